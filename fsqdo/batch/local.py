@@ -1,0 +1,139 @@
+"""No batch system: jobs are background processes on this machine, each in a session of its own.
+
+A job's id is `<pid>.<start time>@<host>:<pid namespace>`, the start time in clock ticks since boot (field 22 of
+/proc/PID/stat, proc(5)): a pid that was given to another process meanwhile is never mistaken for the job. A job on
+another machine, or in another container, is unknown here, since a pid says nothing about it.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from collections.abc import Sequence
+
+from fsqdo.batch import JobSpec, JobState, Reply, render
+from fsqdo.errors import BatchError, ConfigError
+
+_ID = re.compile(r"([1-9][0-9]*)\.([0-9]+)@(\S+)\Z")
+_SHELL = "/bin/sh"
+
+# Sets $place: the host and the pid namespace. Field 22 is the 20th after the name in parentheses, which may hold anything.
+_PLACE = """
+set -f
+read -r host </proc/sys/kernel/hostname && space=$(readlink /proc/self/ns/pid) || {
+  echo 'this machine has no /proc, which jobs of the profile local need' >&2; exit 1; }
+space=${space#*[}
+place=$host:${space%]}
+"""
+
+# $1 is the script, $2 the log. `setsid -f` and not `&`: the shell would start a background job with SIGINT and SIGQUIT ignored,
+# for it and all its tasks. The new session says its id itself, before anything can end it.
+_SUBMIT = (
+    _PLACE
+    + """
+: >>"$2" || exit 1
+exec setsid -f /bin/sh -c '
+set -f
+read -r stat </proc/$$/stat || exit 1
+script=$1 log=$2 place=$3
+set -- ${stat##*)}
+echo "$$.${20}@$place"
+exec /bin/sh "$script" </dev/null >>"$log" 2>&1' fsqdo "$1" "$2" "$place"
+"""
+)
+
+_CANCEL = (
+    _PLACE
+    + """
+code=0
+for id do
+  pid=${id%%.*} start=${id#*.} stat=
+  start=${start%%@*}
+  if [ "${id#*@}" != "$place" ]; then
+    echo "job $id is not on this machine, which is $place" >&2
+    code=1
+    continue
+  fi
+  { read -r stat </proc/"$pid"/stat; } 2>/dev/null
+  set -- ${stat##*)}
+  if [ "${20}" = "$start" ]; then kill -s TERM -- "-$pid" || code=1; fi
+done
+exit $code
+"""
+)
+
+# /proc may be mounted so that others' processes are not shown (hidepid): then a missing one proves nothing, and kill is asked.
+_STATUS = (
+    _PLACE
+    + """
+for id do
+  pid=${id%%.*} stat=
+  if [ "${id#*@}" != "$place" ]; then continue; fi
+  { read -r stat </proc/"$pid"/stat; } 2>/dev/null
+  set -- ${stat##*)}
+  if [ -n "${20}" ]; then echo "$id $1 ${20}"
+  elif [ -r /proc/1/stat ]; then echo "$id gone"
+  else
+    case $(LC_ALL=C kill -0 "$pid" 2>&1) in
+      *[Nn]o\\ such\\ process*) echo "$id gone" ;;
+    esac
+  fi
+done
+"""
+)
+
+
+class Local:
+    """The profile for a machine without a batch system."""
+
+    name = "local"
+    options: frozenset[str] = frozenset()
+    poll_s = (0.05, 5.0)
+
+    def script(self, spec: JobSpec) -> str:
+        """Return the text of the job's script."""
+        template = pkgutil.get_data("fsqdo.batch", "local.sh")
+        if template is None:
+            raise ConfigError("the file local.sh is missing in the package fsqdo.batch", ["install fsqdo again"])
+        return render(template.decode(), spec.variables())
+
+    def submit_command(self, spec: JobSpec, script_path: str) -> list[str]:
+        """Return the command that starts the script in a session of its own and prints its id."""
+        return [_SHELL, "-c", _SUBMIT, "fsqdo", script_path, spec.output_path]
+
+    def job_id(self, reply: Reply) -> str:
+        """Read the id that the new session printed."""
+        printed = reply.stdout.strip()
+        if not _ID.match(printed):
+            raise BatchError(f"the job's id should have been printed, but it is {printed!r}")
+        return printed
+
+    def cancel_command(self, batch_ids: Sequence[str]) -> list[str]:
+        """Return the command that sends TERM to the process groups of these jobs; the worker does the rest."""
+        return [_SHELL, "-c", _CANCEL, "fsqdo", *_well_formed(batch_ids)]
+
+    def status_command(self, batch_ids: Sequence[str]) -> list[str]:
+        """Return the command that reads the process table for all these jobs."""
+        return [_SHELL, "-c", _STATUS, "fsqdo", *_well_formed(batch_ids)]
+
+    def states(self, batch_ids: Sequence[str], reply: Reply) -> dict[str, JobState]:
+        """Read the states: running while the process with the id's start time is there and no zombie."""
+        said = {words[0]: words[1:] for text in reply.stdout.splitlines() if (words := text.split())}
+        return {batch_id: _state(batch_id, said.get(batch_id, [])) for batch_id in batch_ids}
+
+
+def _state(batch_id: str, said: list[str]) -> JobState:
+    match = _ID.match(batch_id)
+    if match is None or not said:
+        return JobState.UNKNOWN
+    if said == ["gone"]:
+        return JobState.ENDED
+    if len(said) != 2 or not said[1].isdigit():
+        return JobState.UNKNOWN
+    alive = said[1] == match[2] and said[0] not in ("Z", "X", "x")
+    return JobState.RUNNING if alive else JobState.ENDED
+
+
+def _well_formed(batch_ids: Sequence[str]) -> list[str]:
+    """The ids that are ids: somebody may have edited the file they come from."""
+    return [batch_id for batch_id in batch_ids if _ID.match(batch_id)]

@@ -1,0 +1,306 @@
+"""The verbs that change many tasks: retry, rerun, kill, reprioritize; and the one selector they share.
+
+Every task is moved by one rename of its own, to a fresh name. A kill in the middle leaves some moved, the rest where they were:
+say it again. Packs move as their marker where all of their tasks are meant, else they are opened first.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from fsqdo import requirements
+from fsqdo.errors import InputError, TaskError, TaskNotFoundError
+from fsqdo.holder import Holder, fresh_path
+from fsqdo.ids import IdSet
+from fsqdo.journal import story_path
+from fsqdo.names import PackName, TaskName, shard_name
+from fsqdo.packs import definition_of, definitions
+from fsqdo.rows import Outcomes, Task
+from fsqdo.store import Entry, Store
+from fsqdo.task import Definition, Options, State
+
+OPEN_STATES = (State.WAITING, State.PENDING)
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Which tasks are meant; everything given must hold.
+
+    Attributes
+    ----------
+    ids, states
+        None: any.
+    exit_code
+        Of the attempt that ended it.
+    match
+        Regular expression that is found in the command, or in the JSON of an object.
+    older_than_s
+        Ended (or, if it has not, was added) at least this many seconds ago.
+    blocked
+        Waits for a task that failed or was killed.
+    """
+
+    ids: IdSet | None = None
+    states: tuple[State, ...] | None = None
+    exit_code: int | None = None
+    match: re.Pattern[str] | None = None
+    older_than_s: float | None = None
+    blocked: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        id: object = None,
+        state: object = None,
+        exitcode: int | None = None,
+        match: str | None = None,
+        older_than_s: float | None = None,
+        blocked: bool = False,
+    ) -> Selector:
+        """Make a selector of what people pass.
+
+        Raises
+        ------
+        InputError
+            For a state, id or regular expression that is none.
+        """
+        states: tuple[State, ...] | None = None
+        if state is not None:
+            given: Iterable[object] = (state,) if isinstance(state, str) else state  # type: ignore[assignment]
+            states = tuple(State.read(str(word)) for word in given)
+        try:
+            pattern = None if match is None else re.compile(match)
+        except re.error as error:
+            raise InputError(f"{match!r} is not a regular expression: {error}") from None
+        if exitcode is not None and type(exitcode) is not int:
+            raise InputError(f"{exitcode!r} is not an exit code")
+        return cls(None if id is None else IdSet.of(id), states, exitcode, pattern, older_than_s, blocked)
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing was asked for."""
+        return self == Selector()
+
+    @property
+    def by_name_alone(self) -> bool:
+        """Whether names tell who is meant, without a look into files."""
+        return self.exit_code is None and self.match is None and self.older_than_s is None and not self.blocked
+
+    def fits(self, task: Task, blocked: set[str]) -> bool:
+        """Whether a task is meant."""
+        if self.ids is not None and task.id not in self.ids:
+            return False
+        if self.match is not None and not self.match.search(task.definition.words()):
+            return False
+        if self.blocked and task.entry.path not in blocked:
+            return False
+        if self.exit_code is not None and (not task.state.final or task.exitcode != self.exit_code):
+            return False
+        return self.older_than_s is None or _age_s(task) >= self.older_than_s
+
+
+def _age_s(task: Task) -> float:
+    outcome = task.outcome
+    since = (outcome.ended_at if outcome else None) or task.created_at
+    try:
+        return time.time() - datetime.fromisoformat(str(since).replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return float("inf")
+
+
+class Selection:
+    """The tasks of a queue that a selector means."""
+
+    def __init__(self, store: Store, selector: Selector, states: Iterable[State]) -> None:
+        self._store = store
+        self._selector = selector
+        self._states = [state for state in states if selector.states is None or state in selector.states]
+        self._outcomes = Outcomes(store)
+        self._blocked = {entry.path for entry in requirements.blocked(store)} if selector.blocked else set()
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield the tasks one by one, read lazily. A file that cannot be read is a task with an `error`."""
+        for state in self._states:
+            for entry in self._store.entries(state, self._selector.ids):
+                yield from self._of(entry)
+
+    def _of(self, entry: Entry) -> Iterator[Task]:
+        for task in self._all_of(entry):
+            if self._selector.fits(task, self._blocked):
+                yield task
+
+    def _all_of(self, entry: Entry) -> Iterator[Task]:
+        try:
+            if isinstance(entry.name, PackName):
+                for definition in definitions(self._store, entry):
+                    yield Task(entry, definition, self._outcomes)
+            else:
+                yield Task(entry, definition_of(self._store, entry), self._outcomes)
+        except TaskError as error:
+            if isinstance(entry.name, TaskName) and entry.packed is None and self._store.read(entry.path) is None:
+                return  # RACE: it moved between the listing and the look
+            yield Task(entry, Definition(entry.name.first, ""), self._outcomes, error=str(error))
+
+    def entries(self, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool = False) -> Iterator[tuple[Entry, int]]:
+        """Yield (name, number of its tasks that are meant).
+
+        Parameters
+        ----------
+        open_pack
+            Opens a marker of which a part is meant; None: nothing is changed, the marker stands for that part.
+        whole
+            Markers of which all is meant are yielded as they are.
+        """
+        for state in self._states:
+            # Listed whole before the first move: what is moved could otherwise be met again on the way.
+            for entry in list(self._store.entries(state, self._selector.ids)):
+                if isinstance(entry.name, PackName):
+                    yield from self._of_marker(entry, open_pack, whole)
+                elif self._selector.by_name_alone or any(True for _ in self._of(entry)):
+                    yield entry, 1
+
+    def _of_marker(
+        self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool
+    ) -> Iterator[tuple[Entry, int]]:
+        if self._selector.by_name_alone:
+            ids = self._selector.ids
+            chosen = {i for i in range(entry.name.first, entry.name.last + 1) if ids is None or i in ids}
+        else:
+            chosen = {task.id for task in self._of(entry)}
+        if not chosen:
+            return
+        if open_pack is None or (whole and len(chosen) == entry.name.size):
+            yield entry, len(chosen)
+            return
+        for loose in open_pack(entry):
+            if loose.name.first in chosen:
+                yield loose, 1
+
+
+class Bulk:
+    """The bulk verbs on one queue.
+
+    Parameters
+    ----------
+    holder
+        What opens packs, when they must be.
+    """
+
+    def __init__(self, store: Store, holder: Holder) -> None:
+        self._store = store
+        self._holder = holder
+
+    def _chosen(
+        self, selector: Selector, states: Iterable[State], dry_run: bool, whole: bool = False
+    ) -> Iterator[tuple[Entry, int]]:
+        self._refuse_unknown_ids(selector)
+        selection = Selection(self._store, selector, states)
+        yield from selection.entries(None if dry_run else self._holder.open, whole)
+
+    def _refuse_unknown_ids(self, selector: Selector) -> None:
+        if selector.ids and (selector.ids.highest >= self._store.next_id() or selector.ids.lowest < 1):
+            wrong = selector.ids.highest if selector.ids.lowest >= 1 else selector.ids.lowest
+            raise TaskNotFoundError(f"there is no task {wrong}", "`fsqdo tasks QUEUE --long` shows the ids there are")
+
+    def reset(self, selector: Selector, states: tuple[State, ...], dry_run: bool) -> int:
+        """Move tasks in final states back to pending, or to waiting where a requirement is open; returns how many."""
+        if selector.states is not None:
+            wrong = [state for state in selector.states if state not in states]
+            if wrong:
+                raise InputError(f"{wrong[0]} tasks cannot be reset", "only " + ", ".join(states) + " ones can")
+        chosen = [pair for pair in self._chosen(selector, states, dry_run) if pair[0].packed is None]
+        total = sum(count for _, count in chosen)
+        if dry_run:
+            return total
+        chosen.sort(key=lambda pair: pair[0].name.first)
+        still_to_move = IdSet(pair[0].name.first_last for pair in chosen)
+        targets: set[int] = set()
+        moved = 0
+        for entry, count in chosen:
+            moved += count * self._reset_one(entry, still_to_move, targets)
+        requirements.look_again(self._store, targets)
+        return moved
+
+    def _reset_one(self, entry: Entry, rerun: IdSet, targets: set[int]) -> bool:
+        """One move, under a fresh name. What requires another that is reset, too, waits for that one anew."""
+        options = self._options(entry)
+        later = IdSet((first, last) for first, last in rerun.ranges if last > entry.name.first)
+        directory, hold = requirements.place(
+            self._store, requirements.Finals(self._store), entry.name, options, also_open=later
+        )
+        if hold is not None:
+            targets.add(hold)
+        if not self._store.move(entry.path, fresh_path(entry, directory, renew=True)):
+            return False
+        if entry.state is State.FAILED:
+            self._store.unlink(story_path(entry.path))
+        return True
+
+    def _options(self, entry: Entry) -> Options:
+        try:
+            return definition_of(self._store, entry).options
+        except TaskError:
+            return Options()  # the worker that claims it files it under failed/ with its story
+
+    def kill(self, selector: Selector, dry_run: bool, wait_s: float) -> int:
+        """Take pending and waiting tasks out, and have running ones stopped; returns how many were told.
+
+        Notes
+        -----
+        One rename each, to `killed/`. For a running task `<task>.kill` is written beside it: its worker (or whoever recovers
+        that) obeys. Looked at again for `wait_s` seconds: a task may have gone back to pending meanwhile.
+        """
+        if selector.everything:
+            raise InputError("kill wants to know which tasks", "give ids, or e.g. state Pending")
+        killed = self._kill_open(selector, dry_run)
+        told: set[int] = set()
+        end = time.monotonic() + wait_s
+        while True:
+            running = [(entry, n) for entry, n in self._chosen(selector, (State.RUNNING,), True)]
+            for entry, _ in running:
+                if dry_run or self._store.write(f"{entry.directory}/{entry.name}.kill", b""):
+                    told.add(entry.name.first)
+            if dry_run or not running or time.monotonic() >= end:
+                return killed + len(told)
+            time.sleep(0.2)
+            back = replace_ids(selector, told)
+            killed += 0 if back is None else self._kill_open(back, dry_run, already=told)
+
+    def _kill_open(self, selector: Selector, dry_run: bool, already: set[int] | None = None) -> int:
+        killed = 0
+        for entry, count in self._chosen(selector, OPEN_STATES, dry_run):
+            if dry_run:
+                killed += count
+                continue
+            if self._store.move(entry.path, fresh_path(entry, f"killed/{shard_name(entry.name.first)}")):
+                requirements.ended(self._store, entry.name.first, succeeded=False)
+                killed += entry.name.first not in (already or ())
+        return killed
+
+    def reprioritize(self, selector: Selector, priority: int, dry_run: bool) -> int:
+        """Give pending and waiting tasks another priority; returns how many.
+
+        Notes
+        -----
+        One rename each: pending ones to the directory of the priority, all to a fresh name that says it.
+        """
+        changed = 0
+        for entry, count in self._chosen(selector, OPEN_STATES, dry_run, whole=True):
+            if dry_run:
+                changed += count
+                continue
+            directory = entry.directory
+            if entry.state is State.PENDING:
+                pack = isinstance(entry.name, PackName)
+                directory = f"pending/{priority}" if pack else f"pending/{priority}/{shard_name(entry.name.first)}"
+            changed += count * self._store.move(entry.path, fresh_path(entry, directory, priority=priority))
+        return changed
+
+
+def replace_ids(selector: Selector, ids: set[int]) -> Selector | None:
+    """A selector for just these ids; None when there are none."""
+    return Selector(ids=IdSet.of(sorted(ids))) if ids else None

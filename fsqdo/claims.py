@@ -1,0 +1,192 @@
+"""Claiming without a herd: the highest priority first, then roughly the oldest, without listing a million names.
+
+A claim is one rename from `pending/<priority>/<bundle>/` into the worker's own directory. A worker stays with its bundle:
+listed once, kept in memory, in the order of ids. After a lost race it jumps to a random place; after three in a row it
+chooses anew: the oldest unopened pack, or another bundle at random. So a few workers keep few bundles open, and a thousand
+spread over many.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fsqdo.errors import FencedError, TaskError
+from fsqdo.names import PackName, TaskName, moved_by_hand, parse_marker, parse_task
+from fsqdo.packs import open_pack
+from fsqdo.store import Entry, Store
+from fsqdo.task import State
+
+LOOK_S = 1.0
+_MISSES = 3
+_CROWD = 8
+
+
+class Claim(NamedTuple):
+    """A task that this worker now holds: its name and the bytes of its file."""
+
+    name: TaskName
+    content: bytes
+
+    @property
+    def path(self) -> str:
+        """File name in the worker's directory."""
+        return f"{self.name}.json"
+
+
+class Claimer:
+    """Claims tasks for one worker.
+
+    Parameters
+    ----------
+    report
+        Called with what people should know: a pack that cannot be opened.
+
+    Attributes
+    ----------
+    unfit
+        Ids of tasks this worker looked at and cannot run: passed over.
+    """
+
+    def __init__(self, store: Store, worker: str, report: Callable[[str], None] = lambda text: None) -> None:
+        self._report = report
+        self._store = store
+        self._own = f"running/{worker}"
+        self._worker = worker
+        self._directory = ""
+        self._names: list[str] = []
+        self._priority: int | None = None
+        self._looked = float("-inf")
+        self._crowded = False
+        self._bad_packs: set[tuple[int, int]] = set()
+        self.unfit: set[int] = set()
+        self.openings: set[str] = set()
+
+    def claim(self) -> Claim | None:
+        """Claim the next task; None when nothing is pending that this worker can run.
+
+        Raises
+        ------
+        FencedError
+            When this worker's directory is gone.
+        StorageError
+            When the file system refuses.
+
+        Notes
+        -----
+        One rename and one read; once a second a listing of `pending/`. A kill after the rename leaves the task in this
+        worker's directory, for recover.
+        """
+        misses = 0
+        while True:
+            if (not self._names or time.monotonic() - self._looked > LOOK_S) and not self._look():
+                return None
+            file = self._names.pop()
+            name = parse_task(file)
+            if name is None or name.id in self.unfit:
+                continue
+            claimed = self._take(file, name)
+            if claimed is not None:
+                return claimed
+            misses += 1
+            if misses >= _MISSES:
+                self._names, self._crowded, misses = [], True, 0
+            elif len(self._names) > 2:
+                # RACE: another worker is in this bundle; leave its neighbourhood.
+                cut = random.randrange(len(self._names))
+                self._names = self._names[cut:] + self._names[:cut]
+
+    def _take(self, file: str, name: TaskName) -> Claim | None:
+        # A name with @<worker> came by somebody's mv: under a fresh name, so that no journal knows an outcome for it.
+        own = name if name.worker is None else moved_by_hand(name)
+        if not self._store.move(f"{self._directory}/{file}", f"{self._own}/{own}.json", make=False):
+            if self._store.ls(self._own) is None:
+                raise FencedError(f"{self._store.path(self._own)} is gone: this worker was declared dead")
+            return None
+        return Claim(own, self._store.read(f"{self._own}/{own}.json") or b"")
+
+    def _look(self) -> bool:
+        """Find where to claim next; False when nothing is pending."""
+        self._looked = time.monotonic()
+        for priority in self._store.priorities():
+            if self._names and priority == self._priority:
+                return True  # stay with this bundle
+            if self._settle_at(priority):
+                return True
+        self._names = []
+        return False
+
+    def _settle_at(self, priority: int) -> bool:
+        """Choose a bundle of this priority and list it; False when there is nothing in any."""
+        directory = f"pending/{priority}"
+        names = sorted(self._store.ls(directory) or ())
+        loose = [name for name in names if parse_task(name)]
+        if self._enter(directory, loose, priority):  # somebody's mv
+            return True
+        found = self._store.bundles(directory)
+        while found:
+            pack, file = self._choose(found)
+            found.remove((pack, file))
+            if not file.endswith(".pack"):
+                if self._list(f"{directory}/{file}", priority):
+                    return True
+            elif self._open(directory, pack, file, priority):
+                return True
+        if not loose:
+            self._store.remove_directory(directory)
+        return False
+
+    def _choose(self, found: list[tuple[PackName, str]]) -> tuple[PackName, str]:
+        """The oldest; in a crowd an unopened pack rather than a bundle, and any of the first few."""
+        if not self._crowded:
+            return found[0]
+        packs = [item for item in found if item[1].endswith(".pack")]
+        return random.choice(packs[:_CROWD] or found)
+
+    def _list(self, bundle: str, priority: int) -> bool:
+        """List a bundle; one found empty (but for its spent marker) is removed."""
+        listed = self._store.ls(bundle) or []
+        tasks = [name for name in listed if parse_task(name)]
+        if self._enter(bundle, tasks, priority):
+            return True
+        if tasks:
+            return False
+        own = bundle.rpartition("/")[2] + ".pack"
+        for name in listed:
+            marker = parse_marker(name)
+            if name == own:
+                self._store.unlink(f"{bundle}/{name}")
+            elif marker is not None and self._open(bundle, marker, name, priority):
+                return True
+        self._store.remove_directory(bundle)
+        return False
+
+    def _enter(self, directory: str, tasks: list[str], priority: int) -> bool:
+        fit = [name for name in tasks if (parsed := parse_task(name)) is not None and parsed.id not in self.unfit]
+        if not fit:
+            return False
+        fit.sort(reverse=True)
+        if self._crowded:
+            cut = random.randrange(len(fit))
+            fit = fit[cut:] + fit[:cut]
+            self._crowded = False
+        self._directory, self._names, self._priority = directory, fit, priority
+        return True
+
+    def _open(self, directory: str, marker: PackName, file: str, priority: int) -> bool:
+        if (marker.first, marker.last) in self._bad_packs:
+            return False
+        entry = Entry(State.PENDING, directory, file, marker)
+        opening = f"{marker}@{priority}"
+        self.openings.add(opening)
+        try:
+            bundle = open_pack(self._store, self._worker, entry, priority)
+        except TaskError as error:
+            self._bad_packs.add((marker.first, marker.last))
+            self._report(f"cannot open a pack: {error}")
+            return False
+        finally:
+            self.openings.discard(opening)
+        return bundle is not None and self._list(bundle, priority)

@@ -1,0 +1,103 @@
+"""The commands that change many tasks: `retry`, `rerun`, `kill`, `reprioritize`. All take the one selector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fsqdo.cli.options import DURATION, PRIORITY, command, dry_run_option, queue_argument, selection, selector
+from fsqdo.cli.output import counted
+
+
+def _report(number: int, done: str, dry_run: bool) -> None:
+    print(f"{counted(number, 'task')} {'would be ' if dry_run else ''}{done}")
+
+
+@command(
+    "retry",
+    """
+fsqdo retry Blat
+fsqdo retry Blat --exit-code 137 --dry-run
+fsqdo retry Blat 5,9-12
+""",
+)
+@queue_argument
+@selector
+@dry_run_option
+def retry_command(queue: str, dry_run: bool, **selected: Any) -> None:
+    """Put failed tasks back to pending.
+
+    Killed ones, too, when --state Killed selects them.
+    """
+    from fsqdo.queue import connect
+
+    _report(connect(queue).retry(dry_run=dry_run, **selection(selected)), "reset to pending", dry_run)
+
+
+@command(
+    "rerun",
+    """
+fsqdo rerun Blat --force
+fsqdo rerun Blat --exit-code 0 --match '^analyze' --dry-run
+""",
+)
+@queue_argument
+@selector
+@click.option("--force", is_flag=True, help="Do it: what succeeded is run again, too.")
+@dry_run_option
+def rerun_command(queue: str, force: bool, dry_run: bool, **selected: Any) -> None:
+    """Put all tasks that have ended back to pending.
+
+    Needs --force, since what succeeded is run again, too.
+    """
+    from fsqdo.queue import connect
+
+    if not force and not dry_run:
+        raise click.UsageError("rerun also runs again what succeeded: say --force, or look first with --dry-run")
+    _report(connect(queue).rerun(dry_run=dry_run, **selection(selected)), "reset to pending", dry_run)
+
+
+@command(
+    "kill",
+    """
+fsqdo kill Blat 17
+fsqdo kill Blat --match 'blat3[0-9]' --dry-run
+""",
+)
+@queue_argument
+@selector
+@click.option("--wait", "wait_s", type=DURATION, help="Wait this long for running tasks to be stopped: 30, 2m.")
+@dry_run_option
+def kill_command(queue: str, wait_s: float | None, dry_run: bool, **selected: Any) -> None:
+    """Take tasks out; stop those that run.
+
+    Waiting and pending tasks are killed at once, running ones are stopped by their worker within seconds. Needs a selection;
+    all there are is `--match .`
+    """
+    from fsqdo.queue import connect
+
+    _report(connect(queue).kill(dry_run=dry_run, wait_s=wait_s or 0.0, **selection(selected)), "killed", dry_run)
+
+
+@command(
+    "reprioritize",
+    """
+fsqdo reprioritize Blat 10 5,9-12
+fsqdo reprioritize Blat -10 --match calibrate
+""",
+    context_settings={"ignore_unknown_options": True},  # -10 is a priority; what is none is refused by the types
+)
+@queue_argument
+@click.argument("priority", type=PRIORITY)
+@selector
+@dry_run_option
+def reprioritize_command(queue: str, priority: int, dry_run: bool, **selected: Any) -> None:
+    """Give waiting and pending tasks another priority.
+
+    PRIORITY is an integer, which may be negative; larger runs earlier.
+    """
+    from fsqdo.queue import connect
+
+    number = connect(queue).reprioritize(priority, dry_run=dry_run, **selection(selected))
+    _report(number, f"set to priority {priority}", dry_run)

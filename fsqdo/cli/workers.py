@@ -1,0 +1,141 @@
+"""The commands about workers: `do`, `workers`, `drain`, `recover`, `promote`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from fsqdo.cli.options import DURATION, SLOTS, command, dry_run_option, is_verbose, json_option, queue_argument, verbose_option
+from fsqdo.cli.output import aligned, counted, json_line, printable, say, write_lines
+
+
+@command(
+    "do",
+    """
+fsqdo do Blat
+fsqdo do Blat -j auto --timeout 60 --runtime 8h
+fsqdo do Blat --script "analyze -a {a} -b {b}"
+""",
+)
+@queue_argument
+@click.option("-j", "--slots", type=SLOTS, help="Tasks to run at once, or auto: one for each core. Without it 1.")
+@click.option("--timeout", "timeout", type=DURATION, help="Exit after this time without a task: 60, 10m.")
+@click.option("--max-tasks", type=int, metavar="N", help="Exit after N tasks.")
+@click.option("--runtime", "runtime_s", type=DURATION, help="Stop everything and exit after this time: 90, 8h, 1:30:00.")
+@click.option("--script", metavar="TEXT", help="Run TEXT with the task after it, or with {key} filled in from an object task.")
+@click.option("--func", metavar="MODULE:NAME", help="Call this Python function with each task.")
+@verbose_option
+def do_command(queue: str, **options: Any) -> None:
+    """Work: run tasks of a queue until there are no more.
+
+    Exits when nothing is pending and nothing runs that a task waits for. SIGTERM, SIGINT and SIGUSR1 stop it in order: running
+    tasks are stopped and go back to pending.
+    """
+    from fsqdo.queue import connect
+
+    if options["slots"] == "auto":
+        options["slots"] = len(os.sched_getaffinity(0))
+    asked = {key: value for key, value in options.items() if value is not None}
+    say(str(connect(queue).do(verbose=is_verbose(), **asked)))
+
+
+@command(
+    "workers",
+    """
+fsqdo workers Blat
+fsqdo workers Blat --json
+""",
+)
+@queue_argument
+@json_option
+def workers_command(queue: str, as_json: bool) -> None:
+    """List the workers of a queue.
+
+    The first column is yes for a worker that is known to be alive, no for one proven dead (recover takes its tasks back), and
+    ? where neither is known.
+    """
+    from fsqdo.queue import connect
+
+    workers = connect(queue).workers()
+    if as_json:
+        write_lines(map(json_line, workers))
+        return
+    rows = [["Alive", "Worker", "Host", "Pid", "Slots", "Started", "Running"]]
+    rows += [[_alive(w["alive"]), w["name"], *map(_cell, _columns(w)), _running(w["running"])] for w in workers]
+    write_lines(aligned(rows, (3, 4)))
+
+
+def _columns(worker: dict[str, Any]) -> list[object]:
+    return [worker.get(key) for key in ("host", "pid", "slots", "started_at")]
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else printable(str(value))
+
+
+def _alive(alive: bool | None) -> str:
+    return "?" if alive is None else "yes" if alive else "no"
+
+
+def _running(ids: list[int]) -> str:
+    from fsqdo.ids import IdSet
+
+    return str(IdSet.of(ids)) or "-"
+
+
+@command(
+    "drain",
+    """
+fsqdo drain Blat
+fsqdo drain Blat node17-4711-a0b1c2
+""",
+)
+@queue_argument
+@click.argument("worker", nargs=-1)
+def drain_command(queue: str, worker: tuple[str, ...]) -> None:
+    """Have workers finish what they run and claim no more.
+
+    Without a WORKER all that there are now; new ones are not affected (pause is what stops those).
+    """
+    from fsqdo.queue import connect
+
+    number = connect(queue).drain(list(worker) or None)
+    print(f"{counted(number, 'worker')} told to drain")
+
+
+@command(
+    "recover",
+    """
+fsqdo recover Blat
+fsqdo recover Blat --dry-run
+""",
+)
+@queue_argument
+@click.option("--force", is_flag=True, help="Take the tasks of all workers, even of those that may be alive.")
+@dry_run_option
+def recover_command(queue: str, force: bool, dry_run: bool) -> None:
+    """Put tasks left running by dead workers back to pending.
+
+    Only workers that are proven dead are touched; each is named with the proof.
+    """
+    from fsqdo.queue import connect
+
+    total = 0
+    for found in connect(queue).recover(force=force, dry_run=dry_run):
+        total += found.tasks
+        print(f"{found.worker}: {found.reason}; {counted(found.tasks, 'task')}")
+    print(f"{counted(total, 'task')} {'would be ' if dry_run else ''}reset to pending")
+
+
+@command("promote", "fsqdo promote Blat")
+@queue_argument
+def promote_command(queue: str) -> None:
+    """Put waiting tasks whose requirements are met to pending.
+
+    Workers do this by themselves; by hand it helps after files were moved with mv.
+    """
+    from fsqdo.queue import connect
+
+    print(f"{counted(connect(queue).promote(), 'task')} promoted")

@@ -1,0 +1,125 @@
+"""A process that is a worker without a loop: it takes single tasks (`Queue.get`), and opens packs for the bulk verbs."""
+
+from __future__ import annotations
+
+import atexit
+import time
+
+from fsqdo import requirements
+from fsqdo.claims import Claim, Claimer
+from fsqdo.errors import FencedError, InputError, TaskError
+from fsqdo.member import Member
+from fsqdo.names import PackName, moved_by_hand
+from fsqdo.packs import definition_of, open_pack
+from fsqdo.policy import Attempt, begin, decide
+from fsqdo.recovery import complete
+from fsqdo.rows import Outcomes, Task
+from fsqdo.store import Entry, Store
+from fsqdo.task import Options, State
+from fsqdo.upkeep import Passes
+
+
+class Holder:
+    """This process as a worker, from the first time it holds something until `close` (or the end of the process)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._member: Member | None = None
+        self._claimer: Claimer | None = None
+        self._attempts: dict[str, Attempt] = {}
+
+    def _join(self) -> Member:
+        if self._member is None:
+            self._member = Member(self._store, slots=1)
+            self._claimer = Claimer(self._store, self._member.name)
+            atexit.register(self.close)
+        return self._member
+
+    def close(self) -> None:
+        """Give back what is held, and stop being a worker."""
+        atexit.unregister(self.close)
+        member, self._member = self._member, None
+        if member is not None:
+            member.leave()
+
+    # ------------------------------------------------------------ single tasks
+    def get(self, timeout_s: float) -> Task | None:
+        """Take one pending task; None when there was none for `timeout_s` seconds."""
+        end = time.monotonic() + timeout_s
+        passes = Passes(self._store)
+        pause_s = 0.05
+        while True:
+            if not self._store.paused():
+                claim = self._claim()
+                if claim is not None:
+                    return self._task(claim)
+                if passes.run():
+                    continue
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return None
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 1.5, 5.0)
+
+    def _claim(self) -> Claim | None:
+        for _ in range(2):
+            self._join()
+            try:
+                return self._claimer.claim() if self._claimer else None
+            except FencedError:  # declared dead while the program did something else: start anew
+                if self._member is not None:
+                    self._member.abandon()
+                self._member = None
+        return None
+
+    def _task(self, claim: Claim) -> Task | None:
+        member = self._join()
+        entry = Entry(State.RUNNING, member.directory, claim.path, claim.name)
+        self._attempts[str(claim.name)] = begin()
+        try:
+            return Task(entry, definition_of(self._store, entry), Outcomes(self._store), self)
+        except TaskError as error:
+            attempt = self._attempts.pop(str(claim.name))
+            attempt.reason = str(error)
+            attempt.detail = "content of its file:\n" + claim.content[:2000].decode(errors="replace")
+            self._finish(claim.path, entry, attempt, "failed")
+            return self.get(0.0)
+
+    def set_state(self, task: Task, state: State, err: int | None, message: str | None) -> None:
+        """End a task that was taken here."""
+        if state in (State.WAITING, State.RUNNING):
+            raise InputError(f"a task that was taken cannot be set to {state}", "set it Succeeded, Failed, Killed or Pending")
+        name = task.entry.name
+        attempt = self._attempts.pop(str(name), None)
+        if attempt is None:
+            raise TaskError(f"task {task.id} is not held here any more", "its state was set before")
+        attempt.elapsed_s = time.monotonic() - attempt.started
+        attempt.exit_code, attempt.reason = err, message
+        kind = {State.PENDING: "interrupted"}.get(state, state.directory)
+        if not self._finish(task.entry.file, task.entry, attempt, kind, task):
+            raise TaskError(f"task {task.id} is not held here any more", "this process was declared dead, or somebody moved it")
+        task.state = state
+
+    def _finish(self, file: str, entry: Entry, attempt: Attempt, kind: str, task: Task | None = None) -> bool:
+        member = self._member
+        if member is None or isinstance(entry.name, PackName) or entry.directory != member.directory:
+            return False
+        options = task.definition.options if task else Options()
+        outcome = decide(entry.name, options, self._store.settings, member.name, attempt, kind)
+        member.journal.append(outcome)
+        member.journal.sync()
+        return complete(self._store, f"{member.directory}/{file}", outcome, task.definition if task else None, attempt.detail)
+
+    # ------------------------------------------------------------ packs
+    def open(self, entry: Entry) -> list[Entry]:
+        """Open a marker so that its tasks can be moved one by one; returns them. Empty: somebody else took it first."""
+        options = definition_of(self._store, entry).options
+        bundle = open_pack(self._store, self._join().name, entry, requirements.priority_of(entry.name, options))
+        if bundle is None:
+            return []
+        return [found for found in self._store.loose_in(entry.state, bundle)]
+
+
+def fresh_path(entry: Entry, directory: str, renew: bool = False, priority: int | None = None) -> str:
+    """Where an entry goes that somebody moves by hand: the directory, and a fresh name."""
+    return f"{directory}/{moved_by_hand(entry.name, renew, priority).file}"

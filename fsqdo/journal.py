@@ -1,0 +1,166 @@
+"""The journals, `outcomes/<worker>.jsonl`: one line per attempt, written by the worker alone, read by everybody.
+
+An outcome stands in the journal before its task moves, under the task's full name with its counters, together with the place
+the task goes to. So whoever finds the task still in a dead worker's directory completes the move and never runs it again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from fsqdo.errors import StorageError
+from fsqdo.names import TaskName, parse_task, shard_name
+from fsqdo.store import Appender, Store
+from fsqdo.task import Definition, Outcome
+
+_KEY = b'{"name":"'
+_STARTED = re.compile(rb'\{"name":"[^"]*","outcome":"started"')
+_TAIL_BYTES = 4096
+_TAIL_LINES = 30
+
+
+def journal_path(worker: str) -> str:
+    """Path of a worker's journal, relative to the queue."""
+    return f"outcomes/{worker}.jsonl"
+
+
+class Journal:
+    """The journal of one worker, which alone writes it.
+
+    Notes
+    -----
+    One write(2) a line. Synced by `sync`, which the worker calls every few seconds, when idle, and before a move whose
+    result is to be kept. A kill leaves whole lines, or one torn at the end, which readers pass over.
+    """
+
+    def __init__(self, store: Store, worker: str) -> None:
+        self._file = Appender(store, journal_path(worker))
+
+    def append(self, outcome: Outcome) -> None:
+        """Add a line; StorageError when it could not be written whole."""
+        self._file.append(outcome.to_json().encode())
+
+    def started(self, name: TaskName, started_at: str, slot: int, log_first: int) -> None:
+        """Note that an attempt begins, and where its output will be; for people, nothing is decided by it."""
+        line = f'{{"name":"{name}","outcome":"started","to":"","started_at":"{started_at}","log":[{slot},{log_first},-1]}}\n'
+        self._file.append(line.encode())
+
+    def sync(self) -> None:
+        """Put the lines on disk."""
+        self._file.sync()
+
+    def close(self) -> None:
+        """Sync and close."""
+        self._file.sync()
+        self._file.close()
+
+
+def read(store: Store, worker: str) -> Iterator[Outcome]:
+    """Yield the outcomes in a worker's journal, oldest first; torn lines are passed over."""
+    for line in store.read_lines(journal_path(worker)):
+        outcome = Outcome.from_json(line, worker)
+        if outcome is not None:
+            yield outcome
+
+
+def lookup(store: Store, worker: str, wanted: Iterable[str]) -> dict[str, Outcome]:
+    """The last outcome of each of these task names in a worker's journal; names without one are left out."""
+    keys = {name.encode() for name in wanted}
+    found: dict[bytes, bytes] = {}
+    if keys:
+        for line in store.read_lines(journal_path(worker)):
+            key = line[len(_KEY) : line.find(b'"', len(_KEY))]
+            if key in keys and line.startswith(_KEY) and not _STARTED.match(line) and Outcome.from_json(line) is not None:
+                found[key] = line
+    outcomes = (Outcome.from_json(line, worker) for line in found.values())
+    return {outcome.name: outcome for outcome in outcomes if outcome is not None}
+
+
+def of_task(store: Store, task_id: int) -> list[Outcome]:
+    """Every attempt of a task that any journal knows, in order; one that has not ended has the outcome "started"."""
+    prefix = _KEY + b"%09d" % task_id
+    found: dict[tuple[str, str], Outcome] = {}
+    for worker in workers(store):
+        for line in store.read_lines(journal_path(worker)):
+            if line.startswith((prefix + b'"', prefix + b".")):
+                outcome = Outcome.from_json(line, worker)
+                if outcome is not None:
+                    found[worker, outcome.name] = outcome
+    return sorted(found.values(), key=lambda outcome: (outcome.started_at or "", outcome.name))
+
+
+def workers(store: Store) -> list[str]:
+    """Names of all workers that have a journal."""
+    return [name.removesuffix(".jsonl") for name in store.names("outcomes") if name.endswith(".jsonl")]
+
+
+def log_path(worker: str, slot: int) -> str:
+    """Path of a slot's log, relative to the queue."""
+    return f"logs/{worker}/{slot}.log"
+
+
+def output(store: Store, outcome: Outcome) -> bytes:
+    """What an attempt wrote to stdout and stderr."""
+    if outcome.log is None or outcome.worker is None:
+        return b""
+    slot, first, end = outcome.log
+    if end < 0:
+        end = 1 << 62  # it runs, or its worker died
+    return store.read_slice(log_path(outcome.worker, slot), first, end)
+
+
+def story_path(to: str) -> str:
+    """Path of the story that belongs to a failed task's file."""
+    return to.removesuffix(".json") + ".txt"
+
+
+def write_story(store: Store, definition: Definition | None, outcome: Outcome, detail: str = "") -> None:
+    """Write the story of a failed task for people, beside the place its file goes to.
+
+    A story that cannot be written is left out: it must never keep a task from its place.
+
+    Parameters
+    ----------
+    detail
+        More of what happened: a traceback.
+    """
+    try:
+        store.write(story_path(outcome.to), _story(store, definition, outcome, detail).encode(), make=True)
+    except StorageError as error:
+        if not error.full:
+            raise
+
+
+def _story(store: Store, definition: Definition | None, outcome: Outcome, detail: str) -> str:
+    name = parse_task(outcome.name + ".json")
+    task_id = name.id if name else 0
+    lines = [f"task {task_id} failed: {outcome.how()}", ""]
+    if definition is not None:
+        lines.append(f"task:      {definition.words()}")
+        if definition.options.cwd:
+            lines.append(f"directory: {definition.options.cwd}")
+    slot = "" if outcome.slot is None else f", slot {outcome.slot}"
+    lines.append(f"attempt:   {name.attempt if name else 1}, by worker {outcome.worker}{slot}")
+    if outcome.started_at:
+        lines.append(f"time:      {outcome.started_at} to {outcome.ended_at} ({outcome.elapsed_s or 0:.3f} s)")
+    if outcome.log is not None and outcome.worker is not None:
+        number, first, end = outcome.log
+        lines.append(f"output:    {log_path(outcome.worker, number)}, bytes {first} to {end}")
+        tail = store.read_slice(log_path(outcome.worker, number), max(first, end - _TAIL_BYTES), end)
+        text = tail.decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        if text:
+            lines += ["", "last lines of its output:", *("  " + line for line in text)]
+    if detail:
+        lines += ["", detail.rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def failed_path(name: TaskName, worker: str) -> str:
+    """Where a task that failed goes, relative to the queue; `name` is the one with f raised."""
+    return f"failed/{shard_name(name.id)}/{name}@{worker}.json"
+
+
+def succeeded_path(name: TaskName, worker: str) -> str:
+    """Where a task that succeeded goes, relative to the queue."""
+    return f"succeeded/{shard_name(name.id)}/{name}@{worker}.json"

@@ -1,0 +1,169 @@
+"""Who is alive. A worker is dead only when that is proven; everything else is alive or unknown.
+
+Proofs: same host, boot and pid namespace, and its process is gone; its batch system says the job has ended; its own
+deadline is past and its heartbeat did not change for two minutes; its heartbeat did not change for the lease while this host watched.
+A file's time is never compared with a clock (on Lustre it is the writer's): it is only seen to change or not, on the
+observer's own boot-time clock. What a host saw is kept in `observed/<boot id>.json`, so that one-shot passes add up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fsqdo.names import WORKER_FILE, new_token
+from fsqdo.store import Store
+from fsqdo.task import utc_now
+
+HEARTBEAT_S = 60.0
+LEASE_S = 900.0
+DEADLINE_GRACE_S = 120.0
+
+
+class Verdict(NamedTuple):
+    """Whether a worker lives (None: unknown), and what shows it."""
+
+    alive: bool | None
+    reason: str
+
+
+def boot_id() -> str:
+    """What tells this boot of this machine from all others."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return f"{socket.gethostname()}-unknown-boot"
+
+
+def pid_namespace() -> str:
+    """What tells the pids of this container from those of another on the same machine."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot; None when it is gone or a zombie, -1 when that cannot be read."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None if os.path.exists("/proc/self/stat") else -1
+    except OSError:
+        return -1
+    return None if fields[0] in (b"Z", b"X", b"x") else int(fields[19])
+
+
+def describe_self(worker: str, **more: Any) -> dict[str, Any]:
+    """The content of this process' `worker.json`."""
+    return {
+        "worker": worker,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "pid_start": process_start(os.getpid()),
+        "pid_namespace": pid_namespace(),
+        "boot_id": boot_id(),
+        "started_at": utc_now(),
+        **{key: value for key, value in more.items() if value is not None},
+    }
+
+
+def read_worker(store: Store, worker: str, directory: str = "running") -> dict[str, Any] | None:
+    """What a worker says of itself; None when it does not (no file, or torn)."""
+    content = store.read(f"{directory}/{worker}/{WORKER_FILE}")
+    try:
+        said = json.loads(content or b"")
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _boot_clock() -> float:
+    """Seconds since boot, on a clock that goes on while the machine sleeps and that nobody sets."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Observer:
+    """What this host saw of the heartbeats of one queue's workers, and when.
+
+    Parameters
+    ----------
+    lease_s
+        For how long an unchanged heartbeat must have been watched, in seconds.
+    """
+
+    def __init__(self, store: Store, lease_s: float = LEASE_S) -> None:
+        self._store = store
+        self._lease_s = lease_s
+        self._boot = boot_id()
+        self._path = f"observed/{self._boot}.json"
+        self._seen = self._load()
+        self._changed = False
+
+    def _load(self) -> dict[str, list[float]]:
+        try:
+            raw = json.loads(self._store.read(self._path) or b"{}")
+            return {str(w): [float(beat), float(at)] for w, (beat, at) in raw.items()}
+        except (ValueError, TypeError, AttributeError):
+            return {}
+
+    def save(self) -> None:
+        """Keep what was seen for later passes, of this or another process of the host."""
+        if self._changed:
+            live = set(self._store.ls("running") or ())
+            seen = {worker: what for worker, what in self._seen.items() if worker in live}
+            self._store.replace(self._path, json.dumps(seen).encode(), f"observed.{new_token()}", sync=False)
+            self._changed = False
+
+    def unchanged_s(self, worker: str) -> float:
+        """For how long this host has seen the heartbeat of a worker stay the same, in seconds; looks now, too."""
+        beat = float(self._store.changed_ns(f"running/{worker}/{WORKER_FILE}") or 0)
+        now = _boot_clock()
+        before = self._seen.get(worker)
+        if before is None or before[0] != beat or before[1] > now:
+            self._seen[worker] = [beat, now]
+            self._changed = True
+            return 0.0
+        return now - before[1]
+
+    def judge(self, worker: str) -> Verdict:
+        """Whether a worker under `running/` is dead, alive or unknown, with the proof."""
+        said = read_worker(self._store, worker)
+        if said is None:
+            return self._by_lease(worker, "it has no readable worker.json")
+        if said.get("boot_id") == self._boot and said.get("pid_namespace") == pid_namespace():
+            verdict = _by_process(said)
+            if verdict is not None:
+                return verdict
+        deadline = said.get("deadline")
+        silent_s = self.unchanged_s(worker)
+        if isinstance(deadline, (int, float)) and time.time() > deadline and silent_s >= DEADLINE_GRACE_S:
+            return Verdict(False, f"its deadline is past and it has been silent for {silent_s:.0f} s")
+        return self._by_lease(worker, f"it runs on {said.get('host')}, out of sight")
+
+    def _by_lease(self, worker: str, why: str) -> Verdict:
+        silent_s = self.unchanged_s(worker)
+        if silent_s >= self._lease_s:
+            return Verdict(False, f"{why}; its heartbeat did not change for {silent_s:.0f} s")
+        return Verdict(None, f"{why}; silent for {silent_s:.0f} s of the {self._lease_s:.0f} s that would prove it dead")
+
+
+def _by_process(said: Mapping[str, Any]) -> Verdict | None:
+    """Judge by this machine's process table; None where that cannot tell."""
+    pid, start = said.get("pid"), said.get("pid_start")
+    if type(pid) is not int or pid <= 0:
+        return None
+    found = process_start(pid)
+    if found is None:
+        return Verdict(False, f"process {pid} on this host is gone")
+    if found == -1:
+        return None
+    if type(start) is int and start != found:
+        return Verdict(False, f"process {pid} on this host is another one now")
+    return Verdict(True, f"process {pid} on this host is running")

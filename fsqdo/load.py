@@ -1,0 +1,548 @@
+"""Adding tasks: one by one as loose files, many at once as packs that are there whole or not at all.
+
+A load reads and checks its whole input first, into a spool, so that its ids are one range and a bad line 900,000 leaves nothing
+behind. Then it writes packs, markers and loose files in `tmp/`, and commits them by one rename to `loads/<first>-<last>`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from fsqdo import requirements
+from fsqdo.errors import InputError, StorageError
+from fsqdo.ids import IdSet, is_range_text
+from fsqdo.names import TaskName, load_name, pending_dir, waiting_dir
+from fsqdo.packs import PACK_SIZE, new_staging, publish
+from fsqdo.store import Appender, Store
+from fsqdo.task import OPTION_NAMES, Definition, Options, encode_json, encode_task, requirement_text, utc_now
+
+LOOSE_LOAD = PACK_SIZE
+_PENDING_RUN = 100
+_WAITING_RUN = 10
+_BATCH = 2000
+Progress = Callable[[int], None]
+
+
+class NewTask:
+    """A task to be added, with options of its own; an item of `add_multiple`.
+
+    Parameters
+    ----------
+    task
+        A command or a JSON-able object.
+    requires, after
+        Ids in any form, names of tasks of the same load, or a mixture.
+    options
+        The other keyword arguments of `add`; what is not given here is taken from the load.
+    """
+
+    __slots__ = ("after", "options", "requires", "task")
+
+    def __init__(self, task: object, *, requires: object = None, after: object = None, **options: Any) -> None:
+        self.task = task
+        self.requires = requires
+        self.after = after
+        self.options = options
+
+
+def spread(tasks: Iterable[object], requires: object, after: object) -> tuple[Iterable[object], object, object]:
+    """Tell requirements that are common to all tasks from those that come one list per task.
+
+    Returns
+    -------
+    tuple
+        The items for `load`, and the common requirements.
+    """
+    if not (_per_task(requires) or _per_task(after)):
+        return tasks, requires, after
+    return _zipped(tasks, requires, after), None if _per_task(requires) else requires, None if _per_task(after) else after
+
+
+def _per_task(wanted: object) -> bool:
+    return isinstance(wanted, (list, tuple)) and any(
+        item is None or isinstance(item, (list, tuple, set, frozenset, range, IdSet)) for item in wanted
+    )
+
+
+def _zipped(tasks: Iterable[object], requires: Any, after: Any) -> Iterator[NewTask]:
+    each_requires = requires if _per_task(requires) else ()
+    each_after = after if _per_task(after) else ()
+    number = 0
+    for number, task in enumerate(tasks, 1):
+        if 0 < len(each_requires) < number or 0 < len(each_after) < number:
+            break
+        own = task if isinstance(task, NewTask) else NewTask(task)
+        yield NewTask(
+            own.task,
+            requires=each_requires[number - 1] if each_requires else own.requires,
+            after=each_after[number - 1] if each_after else own.after,
+            **own.options,
+        )
+    else:
+        if len(each_requires) in (0, number) and len(each_after) in (0, number):
+            return
+    raise InputError(
+        f"{len(each_requires or each_after)} lists of requirements for another number of tasks",
+        "give one list of ids for all tasks, or exactly one list for each",
+    )
+
+
+class _Head(NamedTuple):
+    """What decides where a task is filed: priority, requirements as ids and as names."""
+
+    priority: int
+    requires: IdSet
+    requires_names: tuple[str, ...]
+    after: IdSet
+    after_names: tuple[str, ...]
+
+    def encode(self) -> str:
+        return encode_json([self.priority, str(self.requires), self.requires_names, str(self.after), self.after_names])
+
+    @classmethod
+    def decode(cls, text: str) -> _Head:
+        priority, requires, requires_names, after, after_names = json.loads(text)
+        return cls(priority, IdSet.parse(requires), tuple(requires_names), IdSet.parse(after), tuple(after_names))
+
+
+def split_names(wanted: object) -> tuple[IdSet, tuple[str, ...]]:
+    """Tell ids from names in what a task requires.
+
+    Raises
+    ------
+    InputError
+        For what is neither.
+    """
+    if wanted is None:
+        return IdSet(), ()
+    if isinstance(wanted, str):
+        wanted = wanted.split(",") if all(is_range_text(word) for word in wanted.split(",")) else [wanted]
+    if not isinstance(wanted, (list, tuple, set, frozenset)):
+        return IdSet.of(wanted), ()
+    found = [word for word in wanted if isinstance(word, str) and not all(is_range_text(w) for w in word.split(","))]
+    ids = IdSet.of(word for word in wanted if not isinstance(word, str) or word not in found)
+    return ids, tuple(found)
+
+
+def add_one(store: Store, task: object, options: Options) -> int:
+    """Add one task as a loose file; returns its id once it is on disk.
+
+    Notes
+    -----
+    Take an id; write and sync the file in tmp/; rename it to its place; sync that directory; when it waits, look at the
+    requirement again. A kill before the rename leaves litter in tmp/ and a gap in the ids.
+    """
+    encode_task(task)
+    _check_ids(store, options.requires | options.after)
+    task_id = store.take_ids(1)
+    name = TaskName(task_id)
+    staged = f"tmp/{store.token}.{name.file}"
+    definition = Definition(task_id, task, options)
+    try:
+        store.write(staged, definition.to_json().encode(), sync=True, make=True)
+        if options.requires or options.after:
+            directory, hold = requirements.place(store, requirements.Finals(store), name, options)
+        else:
+            directory, hold = pending_dir(options.priority, task_id), None
+        store.move(staged, f"{directory}/{name.file}", private=True)
+    except StorageError:
+        _remove_quietly(store.unlink, staged)
+        raise
+    # Gone means that the task has moved on already and somebody removed the empty directory.
+    store.sync_directory(directory, may_be_gone=True)
+    if hold is not None:
+        requirements.look_again(store, [hold])
+    return task_id
+
+
+def _remove_quietly(remove: Callable[[str], object], path: str) -> None:
+    try:
+        remove(path)
+    except StorageError:  # litter in tmp/; the error that led here says what is wrong
+        return
+
+
+def _check_ids(store: Store, ids: IdSet) -> None:
+    if ids and ids.highest >= store.next_id():
+        raise InputError(f"the required task {ids.highest} does not exist", f"the next free id is {store.next_id()}")
+
+
+def load(
+    store: Store,
+    items: Iterable[object],
+    common: Options,
+    *,
+    cwd: str | None = None,
+    known: set[int] | None = None,
+    progress: Progress | None = None,
+) -> range:
+    """Add many tasks at once: all of them, or none.
+
+    Parameters
+    ----------
+    items
+        Commands, JSON-able objects and NewTask, read once.
+    common
+        The options of every task that does not say otherwise.
+    cwd
+        The directory commands run in that do not name one.
+    known
+        `key_of` of the tasks that are to be left out; added to, so that later duplicates are left out, too.
+    progress
+        Called with the number of tasks read so far, every few thousand.
+
+    Returns
+    -------
+    range
+        Their ids, in the order of the items.
+
+    Raises
+    ------
+    InputError
+        For a bad item, with its number; nothing was added.
+    StorageError
+        When the file system refuses; nothing was added, unless it failed after the commit, then all is.
+
+    Notes
+    -----
+    Spool everything in `tmp/<token>`; take the ids; write and sync packs; stage markers and loose files under `publish/` there;
+    rename `tmp/<token>` to `loads/<first>-<last>` (commit); sync `loads/`; publish. A kill before the commit leaves litter
+    and a gap in the ids, one after it leaves `publish/`, which the next pass moves.
+    """
+    staging = new_staging(store)
+    spool = _Spool(store, f"{staging}/spool", common, cwd, known)
+    try:
+        spool.read(items, progress)
+        if spool.count == 0:
+            store.remove_tree(staging)
+            return range(0)
+        first = store.take_ids(spool.count)
+        ids = range(first, first + spool.count)
+        load_directory = f"loads/{load_name(ids[0], ids[-1])}"
+        _Writer(store, staging, ids, spool.names).write(spool.lines())
+        store.unlink(f"{staging}/spool")
+        store.sync_directory(staging)
+        store.move(staging, load_directory, private=True)
+    except (Exception, KeyboardInterrupt):
+        spool.close()
+        _remove_quietly(store.remove_tree, staging)
+        raise
+    store.sync_directory("loads")
+    targets = publish(store, load_name(ids[0], ids[-1]))
+    requirements.look_again(store, targets)
+    return ids
+
+
+class _Spool:
+    """Pass one: check every item and write it down as `<head>\\t<task and options as JSON>`, a line each."""
+
+    def __init__(self, store: Store, path: str, common: Options, cwd: str | None, known: set[int] | None) -> None:
+        self._store = store
+        self._path = path
+        self._common = replace(common, created_at=common.created_at or utc_now())
+        self._cwd = cwd
+        self._known = known
+        self._heads: dict[str, int] = {}
+        self._limit = store.next_id()
+        self._wanted: dict[str, int] = {}
+        self._edges: dict[int, tuple[str, ...]] = {}
+        self.names: dict[str, int] = {}
+        self.count = 0
+        self._buffer: list[str] = []
+        self._file: Appender | None = None
+
+    def read(self, items: Iterable[object], progress: Progress | None) -> None:
+        """Read all items."""
+        plain = replace(self._common, requires=IdSet(), after=IdSet())
+        head = _Head(plain.priority, self._common.requires, (), self._common.after, ())
+        self._check(head)
+        prefix = head.encode() + "\t"
+        object_end = plain.suffix() + "\n"
+        command_end = replace(plain, cwd=plain.cwd or self._cwd).suffix() + "\n"
+        buffer, known, number = self._buffer, self._known, 0
+        for number, item in enumerate(items, 1):
+            try:
+                if type(item) is str:
+                    text, line_prefix, end = encode_task(item), prefix, command_end
+                elif isinstance(item, NewTask):
+                    text, line_prefix, end = self._own_options(item)
+                else:
+                    text, line_prefix, end = encode_task(item), prefix, object_end
+            except InputError as error:
+                raise InputError(f"task {number} of this load: {error.message}", error.hint) from None
+            if known is not None:
+                key = hash(text)
+                if key in known:
+                    continue
+                known.add(key)
+            if isinstance(item, NewTask):
+                self._note_names(item, number)
+            self.count += 1
+            buffer.append(line_prefix + text + end)
+            if len(buffer) >= _BATCH:
+                self._flush()
+                if progress:
+                    progress(self.count)
+        self._check_names()
+        if self._file is not None:
+            self._flush()
+
+    def _own_options(self, item: NewTask) -> tuple[str, str, str]:
+        text = encode_task(item.task)
+        options = self._common
+        if item.options:
+            own = Options.of(**item.options)
+            options = replace(options, **{key: getattr(own, key) for key, value in item.options.items() if value is not None})
+        if isinstance(item.task, str) and options.cwd is None:
+            options = replace(options, cwd=self._cwd)
+        requires, requires_names = split_names(item.requires)
+        after, after_names = split_names(item.after)
+        head = _Head(options.priority, requires | options.requires, requires_names, after | options.after, after_names)
+        self._check(head)
+        return text, head.encode() + "\t", replace(options, requires=IdSet(), after=IdSet()).suffix() + "\n"
+
+    def _note_names(self, item: NewTask, number: int) -> None:
+        """Keep the names, for tasks of this load to require; positions count only what is added."""
+        name = item.options.get("name")
+        if name is not None:
+            if name in self.names:
+                raise InputError(f"task {number} of this load: the name {name!r} is used twice in it")
+            self.names[name] = self.count
+        wanted = split_names(item.requires)[1] + split_names(item.after)[1]
+        if wanted:
+            self._edges[self.count] = wanted
+            for word in wanted:
+                self._wanted.setdefault(word, number)
+
+    def _check(self, head: _Head) -> None:
+        ids = head.requires | head.after
+        if ids and ids.highest >= self._limit:
+            self._limit = self._store.next_id()
+            _check_ids(self._store, ids)
+
+    def _check_names(self) -> None:
+        for word, number in self._wanted.items():
+            if word not in self.names:
+                raise InputError(
+                    f"task {number} of this load requires {word!r}, and no task of the load has that name",
+                    "requirements are ids of the queue or names in the same load",
+                )
+        _refuse_cycles({task: [self.names[word] for word in wanted] for task, wanted in self._edges.items()}, self.names)
+
+    def _flush(self) -> None:
+        if self._file is None:
+            self._file = Appender(self._store, self._path)
+        self._file.append("".join(self._buffer).encode())
+        self._buffer.clear()
+
+    def close(self) -> None:
+        """Close the spool's file, where there is one."""
+        if self._file is not None:
+            self._file.close()
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines again, without their newlines."""
+        if self._file is None:
+            for line in self._buffer:
+                yield line[:-1]
+            return
+        self.close()
+        for raw in self._store.read_lines(self._path):
+            yield raw.decode()
+
+
+def _refuse_cycles(edges: dict[int, list[int]], names: dict[str, int]) -> None:
+    """Depth-first, with a stack of its own: a chain may be 10,000 long."""
+    done: set[int] = set()
+    by_position = {position: name for name, position in names.items()}
+    for start in edges:
+        path: list[int] = []
+        on_path: set[int] = set()
+        stack: list[tuple[int, bool]] = [(start, False)]
+        while stack:
+            task, leaving = stack.pop()
+            if leaving:
+                on_path.discard(path.pop())
+                done.add(task)
+            elif task in on_path:
+                loop = [by_position.get(t, f"task {t + 1}") for t in [*path[path.index(task) :], task]]
+                raise InputError("the requirements of this load run in a circle: " + " requires ".join(loop))
+            elif task not in done:
+                path.append(task)
+                on_path.add(task)
+                stack.append((task, True))
+                stack += [(required, False) for required in edges.get(task, ())]
+
+
+class _Run(NamedTuple):
+    """Consecutive ids with the same place."""
+
+    first: int
+    last: int
+    directory: str
+    waits: bool
+
+
+class _Writer:
+    """Pass two: packs, and under `publish/` what will stand in the queue."""
+
+    def __init__(self, store: Store, staging: str, ids: range, names: dict[str, int]) -> None:
+        self._store = store
+        self._staging = staging
+        self._ids = ids
+        self._names = names
+        self._finals = requirements.Finals(store)
+        self._directories: set[str] = set()
+        self._head_text = ""
+        self._head: tuple[str, str, bool] = ("", "", False)
+
+    def write(self, lines: Iterator[str]) -> None:
+        """Write packs of 1000 tasks, with their markers or loose files, all synced."""
+        ids = self._ids
+        for low in range(ids[0], ids[-1] + 1, PACK_SIZE):
+            self._write_pack(low, min(low + PACK_SIZE - 1, ids[-1]), lines)
+        for directory in sorted(self._directories, reverse=True):
+            self._store.sync_directory(f"{self._staging}/{directory}")
+
+    def _write_pack(self, low: int, high: int, lines: Iterator[str]) -> None:
+        out: list[str] = []
+        places: list[tuple[str, bool]] = []
+        for task_id in range(low, high + 1):
+            head, _, body = next(lines).partition("\t")
+            if head != self._head_text:
+                self._head_text, self._head = head, self._resolve(head)
+            middle, directory, waits = self._head
+            out.append(f'{{"id":{task_id},"task":{body[:-1]}{middle}}}\n' if middle else f'{{"id":{task_id},"task":{body}\n')
+            places.append((directory, waits))
+        name = load_name(low, high)
+        self._store.write(f"{self._staging}/{name}.jsonl", "".join(out).encode(), sync=True)
+        at = low
+        for (directory, waits), group in groupby(places):
+            count = sum(1 for _ in group)
+            self._stage(_Run(at, at + count - 1, directory, waits), name, out[at - low : at - low + count])
+            at += count
+
+    def _resolve(self, text: str) -> tuple[str, str, bool]:
+        """Turn names into ids and find the place: (the JSON of the requirements, directory, whether it waits)."""
+        head = _Head.decode(text)
+        requires = head.requires | self._named(head.requires_names)
+        after = head.after | self._named(head.after_names)
+        middle = requirement_text(head.priority, requires, after)
+        inside = [i for i in (requires.highest if requires else -1, after.highest if after else -1) if i >= self._ids[0]]
+        if inside:
+            hold: int | None = max(inside)  # a task of this very load: open, since nothing of it is published yet
+        elif requires or after:
+            options = Options(requires=requires, after=after)
+            hold = requirements.open_requirement(self._store, self._finals, options)
+        else:
+            hold = None
+        return middle, f"pending/{head.priority}" if hold is None else waiting_dir(hold), hold is not None
+
+    def _named(self, names: Iterable[str]) -> IdSet:
+        return IdSet.of([self._ids[0] + self._names[name] for name in names])
+
+    def _stage(self, run: _Run, pack: str, lines: list[str]) -> None:
+        """Stage a run as a marker when that saves files, else as loose files."""
+        count = run.last - run.first + 1
+        packed = count >= _WAITING_RUN if run.waits else count >= _PENDING_RUN and len(self._ids) > LOOSE_LOAD
+        directory = f"publish/{run.directory}"
+        if packed:
+            content = f"{load_name(self._ids[0], self._ids[-1])}/{pack}.jsonl\n"
+            self._file(directory, f"{load_name(run.first, run.last)}.pack", content.encode())
+            return
+        if not run.waits:
+            # One directory per priority, moved in one rename.
+            directory = f"{directory}/{pack}"
+        for task_id, line in enumerate(lines, run.first):
+            self._file(directory, TaskName(task_id).file, line.encode())
+
+    def _file(self, directory: str, name: str, content: bytes) -> None:
+        path = f"{self._staging}/{directory}"
+        if directory not in self._directories:
+            self._store.make_directories(path)
+            while directory:
+                self._directories.add(directory)
+                directory = directory.rpartition("/")[0]
+        self._store.write(f"{path}/{name}", content)
+
+
+# ---------------------------------------------------------------- reading input
+def key_of(task: object) -> int:
+    """Key under which equal tasks are recognised (64 bits of this process' own; for `--dedupe`)."""
+    return hash(encode_task(task))
+
+
+def command_lines(chunks: Iterable[bytes], source: str) -> Iterator[str]:
+    """Yield the commands of a text: a line each, blank lines and lines that begin with # left out.
+
+    Raises
+    ------
+    InputError
+        For what is not UTF-8, with the number of the line.
+    """
+    for number, raw in enumerate(chunks, 1):
+        try:
+            line = raw.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{source}, line {number} is not UTF-8: {error.reason} at byte {error.start + 1}", "convert it, e.g. with iconv"
+            ) from None
+        line = line.strip()
+        if line and not line.startswith("#"):
+            yield line
+
+
+def json_lines(chunks: Iterable[bytes], source: str) -> Iterator[object]:
+    """Yield the tasks of JSON Lines: any JSON value, or an object with `task` and options.
+
+    Raises
+    ------
+    InputError
+        With the number of the line.
+    """
+    for number, line in enumerate(command_lines(chunks, source), 1):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{source}, task {number} is not JSON: {error}") from None
+        if not isinstance(value, dict) or "task" not in value:
+            yield value
+            continue
+        unknown = sorted(set(value) - {"task", *OPTION_NAMES})
+        if unknown:
+            raise InputError(
+                f"{source}, task {number} has the field {unknown[0]!r} beside `task`",
+                "the options are " + ", ".join(OPTION_NAMES) + "; an object that is itself the task goes into `task`",
+            )
+        yield NewTask(value.pop("task"), **value)
+
+
+def source_name(source: object) -> str:
+    """What to call an input in messages."""
+    return "standard input" if source == "-" else str(getattr(source, "name", source))
+
+
+def open_source(source: object) -> Iterable[bytes]:
+    """Open a path, `-` or a binary stream for reading line by line.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it cannot be read.
+    """
+    if source == "-":
+        import sys
+
+        return sys.stdin.buffer
+    if isinstance(source, (str, os.PathLike)):
+        try:
+            return open(source, "rb", buffering=1 << 20)
+        except OSError as error:
+            raise InputError(f"cannot read {os.fspath(source)}: {error.strerror}") from None
+    return source  # type: ignore[return-value]
+

@@ -1,0 +1,351 @@
+"""Every name in a queue's tree: built, parsed and validated here and nowhere else. Pure.
+
+A task's file is called by its id and by what has happened to it since: `000000017.r1f1i2p5@worker.json`,
+where r counts moves by hand, f failures, i interruptions; p5 or m10 is a priority (5 or -10) given later; `@worker` stands
+on finished tasks. Counters only grow, so a name never comes back to a directory it was in (a network client that
+remembers the old name could otherwise answer "renamed" and move nothing).
+
+Parsing is tolerant (people use `mv`): counters in any order, a worker where there should be none. What is not ours gives None.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+from typing import NamedTuple, TypeVar
+
+from fsqdo.errors import InputError, short
+from fsqdo.ids import shard_of
+
+WORKER_FILE = "worker.json"
+DRAIN = "DRAIN"
+PAUSED = "PAUSED"
+QUEUE_FILE = "queue.json"
+STATE_DIRS = ("waiting", "pending", "running", "succeeded", "failed", "killed")
+TREE_DIRS = (
+    *STATE_DIRS, "recovering", "next-id", "loads", "outcomes", "logs", "locks", "observed", "jobs", "tmp", "attic",
+)  # fmt: skip
+
+# Numbers are bounded: what is longer was not made by us, and could not be a priority's directory or an id of an IdSet.
+_COUNTERS = r"(?:\.((?:[rfipm][0-9]{1,9})+))?"
+_TASK = re.compile(r"([0-9]{9,18})" + _COUNTERS + r"(?:@([A-Za-z0-9_.-]+))?\.json\Z")
+_PACK = re.compile(r"([0-9]{9,18})-([0-9]{9,18})" + _COUNTERS + r"(?:@([A-Za-z0-9_.-]+?))?(\.pack)?\Z")
+_OPENING = re.compile(r"(.+)@(-?[0-9]{1,9})(?:w([0-9]{1,18}))?(\.drop)?\Z")
+_COUNTER = re.compile(r"([rfipm])([0-9]{1,9})")
+_SHARD = re.compile(r"[0-9]{6,15}\Z")
+_PACKED_SHARD = re.compile(r"([0-9]{6,15})\.p([0-9]{1,9})(?:\.all\.([A-Za-z0-9]+)|\.n([0-9]{1,9})\.jsonl)?\Z")
+_NEXT_ID = re.compile(r"([0-9]{9,18})\.([A-Za-z0-9]+)\Z")
+_PRIORITY = re.compile(r"(?:0|-?[1-9][0-9]{0,8})\Z")  # as it is written, so that a number has one directory
+_QUEUE_NAME = re.compile(r"\w[\w.+=,@%-]*\Z")
+_WORKER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+_LOAD = re.compile(r"([0-9]{9,18})-([0-9]{9,18})\Z")
+
+MAX_PRIORITY = 999_999_999
+
+
+def _counter_text(r: int, f: int, i: int, priority: int | None) -> str:
+    text = ""
+    if r:
+        text = f"r{r}"
+    if f:
+        text += f"f{f}"
+    if i:
+        text += f"i{i}"
+    if priority is not None:
+        text += f"p{priority}" if priority >= 0 else f"m{-priority}"
+    return "." + text if text else ""
+
+
+def _read_counters(text: str | None) -> tuple[int, int, int, int | None]:
+    r = f = i = 0
+    priority: int | None = None
+    for letter, digits in _COUNTER.findall(text or ""):
+        n = int(digits)
+        if letter == "r":
+            r = n
+        elif letter == "f":
+            f = n
+        elif letter == "i":
+            i = n
+        else:
+            priority = n if letter == "p" else -n
+    return r, f, i, priority
+
+
+class TaskName(NamedTuple):
+    """What the name of a task's file says. `str()` is the name without worker and `.json`: the key of the journals."""
+
+    id: int
+    r: int = 0
+    f: int = 0
+    i: int = 0
+    priority: int | None = None
+    worker: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.id:09d}{_counter_text(*self[1:5])}"
+
+    @property
+    def file(self) -> str:
+        """The file's name, with the worker where there is one."""
+        return f"{self}@{self.worker}.json" if self.worker else f"{self}.json"
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt that this name stands for, within its round; from 1."""
+        return self.f + self.i + 1
+
+    @property
+    def first(self) -> int:
+        """The id, under the name that packs have for it."""
+        return self.id
+
+    @property
+    def last(self) -> int:
+        """The id, under the name that packs have for it."""
+        return self.id
+
+    @property
+    def size(self) -> int:
+        """Number of tasks: one."""
+        return 1
+
+    @property
+    def first_last(self) -> tuple[int, int]:
+        """The range of its ids."""
+        return self.id, self.id
+
+
+class PackName(NamedTuple):
+    """What the name of a marker says: these consecutive ids, all with these counters. `str()` names the opened bundle."""
+
+    first: int
+    last: int
+    r: int = 0
+    f: int = 0
+    i: int = 0
+    priority: int | None = None
+    worker: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.first:09d}-{self.last:09d}{_counter_text(*self[2:6])}"
+
+    @property
+    def file(self) -> str:
+        """The marker's name."""
+        return f"{self}.pack"
+
+    @property
+    def size(self) -> int:
+        """Number of tasks."""
+        return self.last - self.first + 1
+
+    @property
+    def first_last(self) -> tuple[int, int]:
+        """The range of its ids."""
+        return self.first, self.last
+
+    def task(self, task_id: int) -> TaskName:
+        """Name of one of its tasks, once it is opened."""
+        return TaskName(task_id, self.r, self.f, self.i, self.priority)
+
+
+Name = TypeVar("Name", TaskName, PackName, "TaskName | PackName")
+
+
+def failed_once_more(name: TaskName) -> TaskName:
+    """The fresh name of a task whose attempt failed."""
+    return name._replace(f=name.f + 1, worker=None)
+
+
+def interrupted_once_more(name: Name) -> Name:
+    """The fresh name of what goes back without having failed."""
+    return name._replace(i=name.i + 1, worker=None)
+
+
+def moved_by_hand(name: Name, renew: bool = False, priority: int | None = None) -> Name:
+    """The fresh name of what somebody moved.
+
+    Parameters
+    ----------
+    renew
+        Drop failures and interruptions, so that the budget of attempts starts anew (retry, rerun).
+    priority
+        The priority given with it; None keeps what the name has.
+    """
+    fresh = name._replace(r=name.r + 1, worker=None)
+    if renew:
+        fresh = fresh._replace(f=0, i=0)
+    return fresh if priority is None else fresh._replace(priority=priority)
+
+
+def parse_task(name: str) -> TaskName | None:
+    """Read the name of a task's file; None when it is something else."""
+    match = _TASK.match(name)
+    if match is None:
+        return None
+    digits, counters, worker = match.groups()
+    if counters is None:
+        return TaskName(int(digits), 0, 0, 0, None, worker)
+    return TaskName(int(digits), *_read_counters(counters), worker)
+
+
+def parse_marker(name: str) -> PackName | None:
+    """Read the name of a marker (`….pack`)."""
+    return _parse_pack(name) if name.endswith(".pack") else None
+
+
+def _parse_pack(name: str) -> PackName | None:
+    match = _PACK.match(name)
+    if match is None or int(match[1]) > int(match[2]):
+        return None
+    return PackName(int(match[1]), int(match[2]), *_read_counters(match[3]), match[4])
+
+
+def parse_bundle(name: str) -> PackName | None:
+    """Read the name of a directory of loose tasks: an opened pack, or a shard (given as the range of its ids)."""
+    if _SHARD.match(name):
+        shard = int(name)
+        return PackName(shard * 1000, shard * 1000 + 999)
+    return None if name.endswith(".pack") else _parse_pack(name)
+
+
+def parse_entry(name: str) -> TaskName | PackName | None:
+    """Read the name of a task's file or of a marker."""
+    return parse_task(name) if name.endswith(".json") else parse_marker(name)
+
+
+def shard_name(task_id: int) -> str:
+    """Name of the shard directory of this id."""
+    return f"{shard_of(task_id):06d}"
+
+
+class ShardEntry(NamedTuple):
+    """One entry of `succeeded/`, `failed/` or `killed/`: a shard in one of its forms (`packs` has the list)."""
+
+    shard: int
+    round: int | None = None
+    token: str | None = None
+    tasks: int | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is the packed form, a JSON Lines file."""
+        return self.tasks is not None
+
+
+def parse_shard(name: str) -> ShardEntry | None:
+    """Read `000017`, `000017.p1`, `000017.p1.all.<token>` or `000017.p1.n1000.jsonl`."""
+    if _SHARD.match(name):
+        return ShardEntry(int(name))
+    match = _PACKED_SHARD.match(name)
+    if match is None:
+        return None
+    return ShardEntry(int(match[1]), int(match[2]), match[3], None if match[4] is None else int(match[4]))
+
+
+class OpeningName(NamedTuple):
+    """A directory in which a worker opens a pack: `<pack>@<priority>[w<requirement>][.drop]`."""
+
+    pack: PackName
+    priority: int
+    waits_for: int | None = None
+    dropped: bool = False
+
+    def __str__(self) -> str:
+        waits = "" if self.waits_for is None else f"w{self.waits_for}"
+        return f"{self.pack}@{self.priority}{waits}{'.drop' if self.dropped else ''}"
+
+    @property
+    def home(self) -> str:
+        """Directory the pack came from and goes back to, relative to the queue."""
+        if self.waits_for is None:
+            return f"pending/{self.priority}"
+        return waiting_dir(self.waits_for)
+
+
+def parse_opening(name: str) -> OpeningName | None:
+    """Read the name of an opening directory."""
+    match = _OPENING.match(name)
+    pack = _parse_pack(match[1]) if match else None
+    if match is None or pack is None:
+        return None
+    return OpeningName(pack, int(match[2]), None if match[3] is None else int(match[3]), match[4] is not None)
+
+
+def waiting_dir(requirement: int) -> str:
+    """Directory of what waits for this requirement, relative to the queue."""
+    return f"waiting/{shard_name(requirement)}/{requirement:09d}"
+
+
+def pending_dir(priority: int, task_id: int) -> str:
+    """Directory in which a single task of this priority is pending, relative to the queue."""
+    return f"pending/{priority}/{shard_name(task_id)}"
+
+
+def parse_priority(name: str) -> int | None:
+    """Read the name of a priority directory."""
+    return int(name) if _PRIORITY.match(name) else None
+
+
+def load_name(first: int, last: int) -> str:
+    """Name of a load's directory, and of the files in it without their ending."""
+    return f"{first:09d}-{last:09d}"
+
+
+def parse_load(name: str) -> tuple[int, int] | None:
+    """Read the name of a load's directory."""
+    match = _LOAD.match(name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def next_id_name(number: int, token: str) -> str:
+    """Name of the file that says which id is free next."""
+    return f"{number:09d}.{token}"
+
+
+def parse_next_id(name: str) -> int | None:
+    """Read the number out of it."""
+    match = _NEXT_ID.match(name)
+    return int(match[1]) if match else None
+
+
+def new_token() -> str:
+    """Eight hexadecimal digits that nobody else has."""
+    return secrets.token_hex(4)
+
+
+def new_worker_name() -> str:
+    """Name of a new worker: `host-pid-random`, never used before."""
+    host = re.sub(r"[^A-Za-z0-9_]+", "-", socket.gethostname().split(".")[0]).strip("-") or "host"
+    return f"{host[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def is_worker_name(name: str) -> bool:
+    """Whether a directory under running/ can be a worker's."""
+    return _WORKER_NAME.match(name) is not None
+
+
+def check_queue_name(name: str) -> str:
+    """Return the name if a queue may be called so.
+
+    Raises
+    ------
+    InputError
+        Naming the rule.
+    """
+    if not isinstance(name, str) or not _QUEUE_NAME.match(name) or len(name.encode()) > 200:
+        raise InputError(
+            f"{name!r} cannot be the name of a queue",
+            "a name begins with a letter, digit or _, goes on with these and . + = , @ % -, and has no slash or blank",
+        )
+    return name
+
+
+def check_priority(priority: object) -> int:
+    """Return the priority if it is an integer that fits a directory's name."""
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
+        raise InputError(f"priority {short(priority)} is not an integer between -{MAX_PRIORITY} and {MAX_PRIORITY}")
+    return priority

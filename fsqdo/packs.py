@@ -1,0 +1,249 @@
+"""Packs: many tasks in one JSON Lines file under `loads/`, of which a marker says where they stand.
+
+A marker `<first>-<last>.pack` in `pending/<priority>/` (or under `waiting/`, `killed/`) is the name under which its tasks are
+in that state. To open it, a worker takes the marker into a directory of its own, writes the loose files beside it and
+publishes the directory by one rename; from then on the loose files count, and the marker in it is spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fsqdo.errors import FencedError, StorageError, TaskError
+from fsqdo.names import OpeningName, PackName, TaskName, interrupted_once_more, load_name, new_token, parse_opening
+from fsqdo.names import parse_load, parse_marker
+from fsqdo.store import Entry, Store
+from fsqdo.task import Definition
+
+PACK_SIZE = 1000
+
+
+def definition_of(store: Store, entry: Entry) -> Definition:
+    """Read the definition of a loose task, or of the first task of a marker.
+
+    A file that is no JSON is looked up in `loads/`, where it came from there.
+
+    Raises
+    ------
+    TaskError
+        When it cannot be read from either; also when the task has moved on meanwhile.
+    """
+    if isinstance(entry.name, PackName):
+        for definition in definitions(store, entry):
+            return definition
+        raise TaskError(f"{store.path(entry.path)} has no tasks")
+    content = entry.packed or store.read(entry.path)
+    if content is None:
+        raise TaskError(f"task {entry.name.id} is no longer at {store.path(entry.path)}")
+    return definition_from(store, entry.name, content)
+
+
+def definition_from(store: Store, name: TaskName, content: bytes) -> Definition:
+    """Make a definition of a file's content; a torn one is rebuilt from its load."""
+    try:
+        definition = Definition.from_json(content)
+        if definition.id != name.id:
+            raise TaskError(f"the file of task {name.id} is that of task {definition.id}")
+        return definition
+    except TaskError:
+        line = store.loaded_line(name.id)
+        if line is None:
+            raise
+        return Definition.from_json(line)
+
+
+def definitions(store: Store, entry: Entry) -> Iterator[Definition]:
+    """Yield the definitions of all tasks of a marker, in the order of their ids."""
+    assert_pack = entry.name
+    if isinstance(assert_pack, PackName):
+        for line in lines_of(store, entry.directory, assert_pack):
+            yield Definition.from_json(line)
+
+
+def lines_of(store: Store, directory: str, marker: PackName) -> list[bytes]:
+    """The lines of a marker's tasks, without their newlines.
+
+    Raises
+    ------
+    TaskError
+        When the load they came from is incomplete.
+    """
+    content = (store.read(f"{directory}/{marker.file}") or b"").decode(errors="replace").strip()
+    for path in (content, _searched(store, marker)):
+        load, _, file = path.partition("/")
+        low = parse_load(file.removesuffix(".jsonl"))
+        if parse_load(load) is None or low is None or not low[0] <= marker.first <= marker.last <= low[1]:
+            continue
+        lines = (store.read(f"loads/{load}/{file}") or b"").split(b"\n")[:-1]
+        wanted = lines[marker.first - low[0] : marker.last - low[0] + 1]
+        if len(wanted) == marker.size:
+            return wanted
+    raise TaskError(
+        f"the tasks {marker.first}-{marker.last} of {store.path(directory)}/{marker.file} are not in {store.path('loads')}",
+        "restore the file from a backup",
+    )
+
+
+def _searched(store: Store, marker: PackName) -> str:
+    """Where the marker's tasks were loaded, for one whose content was torn by a power cut."""
+    for first, last in store.loads():
+        if first <= marker.first <= last:
+            low = first + (marker.first - first) // PACK_SIZE * PACK_SIZE
+            return f"{load_name(first, last)}/{load_name(low, min(low + PACK_SIZE - 1, last))}.jsonl"
+    return ""
+
+
+def open_pack(store: Store, worker: str, entry: Entry, priority: int) -> str | None:
+    """Open a marker: afterwards its tasks are loose files of one bundle, in the same state as before.
+
+    Parameters
+    ----------
+    worker
+        The worker that does it; `running/<worker>` must be there.
+    entry
+        The marker, in `pending/<priority>` or `waiting/<shard>/<requirement>`.
+
+    Returns
+    -------
+    str or None
+        Path of the bundle; None when somebody else took the marker first.
+
+    Raises
+    ------
+    FencedError
+        When the worker's directory is gone.
+    StorageError, TaskError
+        When a file could not be written or the pack cannot be read; the marker went back.
+
+    Notes
+    -----
+    mkdir in the worker's directory (no parents), rename the marker into it, write the files, rename the directory to its place
+    (this publishes), unlink the spent marker. A kill before the publishing rename leaves a directory that recover undoes.
+    """
+    marker = entry.name
+    if not isinstance(marker, PackName):
+        raise TaskError(f"{entry.path} is no marker")
+    opening = OpeningName(marker._replace(worker=None), priority, entry.waits_for)
+    own = f"running/{worker}/{opening}"
+    if not store.make_directory(own):
+        raise FencedError(f"running/{worker} is gone")
+    if not store.move(entry.path, f"{own}/{marker.file}", make=False):
+        store.remove_directory(own)
+        return None
+    try:
+        for line in lines_of(store, own, marker):
+            _write_loose(store, own, marker, line)
+    except (StorageError, TaskError):
+        drop(store, f"running/{worker}", str(opening))
+        raise
+    bundle = f"{opening.home}/{opening.pack}"
+    if not store.move(own, bundle):
+        return None
+    store.unlink(f"{bundle}/{marker.file}")
+    return bundle
+
+
+def _write_loose(store: Store, own: str, marker: PackName, line: bytes) -> None:
+    task_id = int(line[line.index(b":") + 1 : line.index(b",")])
+    if not store.write(f"{own}/{marker.task(task_id)}.json", line + b"\n"):
+        raise FencedError(f"{own} is gone")
+
+
+def drop(store: Store, holder: str, name: str) -> None:
+    """Undo an opening that was not published; can be repeated, and by several at once.
+
+    Notes
+    -----
+    Rename the directory to `….drop`: this decides, nobody can publish it any more. Unlink the loose files, move the marker
+    home with i raised, rmdir. A kill leaves the `….drop`, which the next one goes on with.
+    """
+    opening = parse_opening(name)
+    if opening is None:
+        return
+    directory = f"{holder}/{name}"
+    if not opening.dropped:
+        dropped = f"{holder}/{opening._replace(dropped=True)}"
+        if not store.move(directory, dropped, make=False):
+            return
+        directory = dropped
+    marker = None
+    for inside in store.ls(directory) or ():
+        found = parse_marker(inside)
+        if found is None:
+            store.unlink(f"{directory}/{inside}")
+        else:
+            marker = found
+    if marker is not None:
+        store.move(f"{directory}/{marker.file}", f"{opening.home}/{interrupted_once_more(marker).file}")
+    store.remove_directory(directory)
+
+
+# ---------------------------------------------------------------- publishing what a load committed
+def publish(store: Store, load: str, rolled_forward: bool = False) -> set[int]:
+    """Move what a committed load holds under `publish/` to the same path in the queue.
+
+    Parameters
+    ----------
+    rolled_forward
+        Somebody else's load is finished here: a file that has two names (its loader was killed in the middle of a rename,
+        GlusterFS) is in place already.
+
+    Returns
+    -------
+    set of int
+        The requirements under which tasks were filed: look at them again.
+
+    Notes
+    -----
+    What waits first, so that nothing finishes before its dependents are filed. One rename each; a kill leaves the rest under
+    `publish/`, which whoever sees it moves. Directories are removed as they become empty.
+    """
+    top = f"loads/{load}/publish"
+    targets: set[int] = set()
+    for shard in store.names(f"{top}/waiting"):
+        for requirement in store.names(f"{top}/waiting/{shard}"):
+            targets.add(int(requirement))
+            _publish_directory(store, top, f"waiting/{shard}/{requirement}", rolled_forward)
+        store.remove_directory(f"{top}/waiting/{shard}")
+    for priority in store.names(f"{top}/pending"):
+        _publish_directory(store, top, f"pending/{priority}", rolled_forward)
+    for part in ("/waiting", "/pending", ""):
+        store.remove_directory(top + part)
+    return targets
+
+
+def _publish_directory(store: Store, top: str, directory: str, rolled_forward: bool) -> None:
+    for name in store.names(f"{top}/{directory}"):
+        source = f"{top}/{directory}/{name}"
+        if rolled_forward and name.endswith((".pack", ".json")) and store.link_count(source) > 1:
+            store.unlink(source)
+        else:
+            store.move(source, f"{directory}/{name}")
+    store.remove_directory(f"{top}/{directory}")
+
+
+def roll_forward(store: Store, known: set[str] | None = None) -> set[int]:
+    """Publish the rest of every load whose loader ended in the middle; returns the requirements to look at again.
+
+    Parameters
+    ----------
+    known
+        Loads seen complete before, which are not looked at again; added to.
+    """
+    targets: set[int] = set()
+    known = set() if known is None else known
+    for first, last in store.loads():
+        load = load_name(first, last)
+        if load in known:
+            continue
+        if "publish" in (store.ls(f"loads/{load}") or ()):
+            targets |= publish(store, load, rolled_forward=True)
+        known.add(load)
+    return targets
+
+
+def new_staging(store: Store) -> str:
+    """Make a staging directory of this process' own; returns its path relative to the queue."""
+    staging = f"tmp/{new_token()}"
+    store.make_directories(staging)
+    return staging

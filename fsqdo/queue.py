@@ -1,0 +1,478 @@
+"""The Python API: queues and what one does with them. Every method is the shell command of the same name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fsqdo import names
+from fsqdo.errors import InputError, QueueNotFoundError, TaskError, TaskNotFoundError
+from fsqdo.ids import IdSet
+from fsqdo.settings import Settings
+from fsqdo.store import Store, Tree
+from fsqdo.store import create as create_tree
+from fsqdo.task import Options, State
+
+if TYPE_CHECKING:
+    from fsqdo.bulk import Selector
+    from fsqdo.holder import Holder
+    from fsqdo.launch import Job
+    from fsqdo.recovery import Recovery
+    from fsqdo.rows import Task
+    from fsqdo.worker import Summary
+
+
+def _root() -> str:
+    from fsqdo.config import queues_dir
+
+    return queues_dir()
+
+
+def create(name: str, **settings: Any) -> Queue:
+    """Make a new queue.
+
+    Parameters
+    ----------
+    name
+        A directory of this name is made under the queues' directory (`FSQDO_DIR`, or `dir:` of the config).
+    settings
+        See `Settings`: max_retries, retry_delay_s, time_limit_s, requires, …
+
+    Raises
+    ------
+    QueueExistsError, InputError, StorageError
+    """
+    path = os.path.join(_root(), names.check_queue_name(name))
+    return Queue(create_tree(path, Settings().with_changes(settings)))
+
+
+def connect(name: str, create_ok: bool = False) -> Queue:
+    """Open a queue that is there; with `create_ok` make it if it is not.
+
+    Raises
+    ------
+    QueueNotFoundError
+        When there is none; also a ValueError.
+    FormatError
+        When the directory is no queue, or one of a newer format.
+    """
+    path = os.path.join(_root(), names.check_queue_name(name))
+    try:
+        return Queue(Store(path))
+    except QueueNotFoundError:
+        if not create_ok:
+            raise
+    try:
+        return create(name)
+    except QueueNotFoundError:
+        raise
+    except ValueError:
+        return Queue(Store(path))  # RACE: somebody else made it meanwhile
+
+
+def qlist() -> list[Queue]:
+    """All queues under the queues' directory, by name; directories that are none are left out."""
+    return [queue for queue in map(_open_or_error, queue_names()) if isinstance(queue, Queue)]
+
+
+def queue_names() -> list[str]:
+    """Names of the directories that may be queues, sorted."""
+    found = Tree(_root()).names("")
+    return [name for name in found if not name.startswith(".") and os.path.isdir(os.path.join(_root(), name))]
+
+
+def _open_or_error(name: str) -> Queue | Exception:
+    try:
+        return connect(name)
+    except (InputError, TaskError, OSError, ValueError) as error:
+        return error
+
+
+class Queue:
+    """One queue.
+
+    Attributes
+    ----------
+    name, directory
+        Its name, and the absolute path of its tree.
+    store
+        The tree itself.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.directory = store.directory
+        self.name = os.path.basename(store.directory)
+        self._held: Holder | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The queue's settings, as they were when it was opened."""
+        return self.store.settings
+
+    def configure(self, **changes: Any) -> Settings:
+        """Change settings, for all who open the queue from now on; returns them all."""
+        self.store.write_settings(self.store.read_settings().with_changes(changes))
+        return self.settings
+
+    # ------------------------------------------------------------ adding
+    def add(self, task: Any, **options: Any) -> int:
+        """Add one task.
+
+        Parameters
+        ----------
+        task
+            A command, or any JSON-able object.
+        options
+            priority, requires, after, max_retries, time_limit_s, time_request_s, cores, gpus, mem_mb, name, tags, env, cwd:
+            see `Options`. A command runs in the current directory of the adder unless `cwd` says otherwise.
+
+        Returns
+        -------
+        int
+            Its id, once the task is on disk.
+
+        Raises
+        ------
+        InputError, StorageError
+        """
+        from fsqdo.load import add_one
+        from fsqdo.task import utc_now
+
+        if isinstance(task, str) and options.get("cwd") is None:
+            options["cwd"] = os.getcwd()
+        return add_one(self.store, task, Options.of(created_at=utc_now(), **options))
+
+    def add_multiple(self, tasks: Iterable[Any], *, requires: Any = None, after: Any = None, **options: Any) -> list[int]:
+        """Add many tasks: all, or none.
+
+        Parameters
+        ----------
+        tasks
+            Commands, objects, and `NewTask` with options of their own; any iterable, read once.
+        requires, after
+            Ids in any form for all of them, or a list with one entry (a list, range, … or None) per task.
+        options
+            For all of them, as of `add`.
+
+        Returns
+        -------
+        list of int
+            Their ids, in the order of the tasks.
+        """
+        return list(self._load(tasks, requires, after, options))
+
+    def _load(
+        self,
+        tasks: Iterable[Any],
+        requires: Any,
+        after: Any,
+        options: Mapping[str, Any],
+        known: set[int] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> range:
+        from fsqdo.load import load, spread
+
+        items, common_requires, common_after = spread(tasks, requires, after)
+        common = Options.of(requires=common_requires, after=common_after, **options)
+        return load(self.store, items, common, cwd=os.getcwd(), known=known, progress=progress)
+
+    def loadfile(
+        self,
+        source: Any,
+        *,
+        json: bool = False,
+        dedupe: bool = False,
+        progress: Callable[[int], None] | None = None,
+        **options: Any,
+    ) -> range:
+        """Add the tasks of a file, one a line; blank lines and lines that begin with # are left out.
+
+        Parameters
+        ----------
+        source
+            A path, `-` (standard input), or a binary stream.
+        json
+            Each line is a JSON value: the task, or an object with `task` and options.
+        dedupe
+            Leave out what the queue has already, in whatever state, and what comes twice.
+        progress
+            Called now and then with the number of tasks read.
+        options
+            For all of them, as of `add`.
+
+        Returns
+        -------
+        range
+            The ids.
+        """
+        from fsqdo import load
+
+        known = {load.key_of(task.task) for task in self.iter_tasks() if not task.error} if dedupe else None
+        chunks = load.open_source(source)
+        read = load.json_lines if json else load.command_lines
+        try:
+            requires, after = options.pop("requires", None), options.pop("after", None)
+            return self._load(read(chunks, load.source_name(source)), requires, after, options, known, progress)
+        finally:
+            if chunks is not source and source != "-":
+                chunks.close()  # type: ignore[attr-defined]
+
+    # ------------------------------------------------------------ looking
+    def iter_tasks(self, limit: int | None = None, **select: Any) -> Iterator[Task]:
+        """Yield tasks as they are read; arguments as of `tasks`."""
+        from itertools import islice
+
+        from fsqdo.bulk import Selection, Selector
+
+        yield from islice(Selection(self.store, Selector.of(**select), State).tasks(), limit)
+
+    def tasks(self, limit: int | None = None, **select: Any) -> list[Task]:
+        """The tasks, by state and then by id.
+
+        Parameters
+        ----------
+        limit
+            At most so many.
+        select
+            id (ids, ranges), state (one or several), exitcode, match (a regular expression), older_than_s, blocked.
+        """
+        return list(self.iter_tasks(limit, **select))
+
+    def task(self, task_id: int) -> Task:
+        """One task; TaskNotFoundError when there is none."""
+        found = self.tasks(limit=1, id=task_id) or self.tasks(limit=1, id=task_id)  # RACE: it may move during a look
+        if not found:
+            raise TaskNotFoundError(f"queue {self.name} has no task {task_id}", f"ids below {self.store.next_id()} were used")
+        return found[0]
+
+    def show(self, task_id: int) -> dict[str, Any]:
+        """Everything known of a task: its row, where it is, what it waits for, its attempts, its story."""
+        from fsqdo.show import show
+
+        return show(self.store, self.task(task_id))
+
+    def log(self, task_id: int, attempt: int | None = None) -> bytes:
+        """What a task wrote to stdout and stderr in its last attempt, or in the one of this number (from 1)."""
+        from fsqdo.show import log
+
+        return log(self.store, self.task(task_id), attempt)
+
+    def results(self) -> Iterator[tuple[int, Any]]:
+        """Yield (id, what the function returned) for every succeeded task whose function returned something."""
+        from fsqdo.show import results
+
+        return results(self.store)
+
+    def status(self) -> dict[str, Any]:
+        """Name, user, state (Active, Paused), number of tasks by state, number of blocked ones."""
+        counts = self.store.counts()
+        blocked = 0
+        if counts[State.WAITING]:
+            from fsqdo.requirements import blocked as blocked_entries
+
+            blocked = sum(entry.name.size for entry in blocked_entries(self.store))
+        return {
+            "name": self.name,
+            "user": self.settings.created_by,
+            "state": "Paused" if self.store.paused() else "Active",
+            "ntasks": {state.value: count for state, count in counts.items()},
+            "blocked": blocked,
+        }
+
+    def __str__(self) -> str:
+        status = self.status()
+        lines = [f"{self.name} is {status['state']}"]
+        for state, count in status["ntasks"].items():
+            if count or state != State.KILLED.value:
+                note = f"  ({status['blocked']} blocked)" if state == State.WAITING.value and status["blocked"] else ""
+                lines.append(f"{state:10} {count}{note}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Queue({self.name!r})"
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers there are: what each says of itself, what it runs, and whether it is alive (None: unknown)."""
+        from fsqdo.show import workers
+
+        return workers(self.store)
+
+    # ------------------------------------------------------------ changing many
+    def _bulk(self) -> Any:
+        from fsqdo.bulk import Bulk
+
+        return Bulk(self.store, self._holder())
+
+    def retry(self, dry_run: bool = False, **select: Any) -> int:
+        """Move failed tasks (or, when asked for, killed ones) back to pending with a fresh budget of attempts; how many."""
+        selector = self._selector(select)
+        states = (State.FAILED, State.KILLED) if selector.states or selector.ids else (State.FAILED,)
+        return int(self._bulk().reset(selector, states, dry_run))
+
+    def rerun(self, dry_run: bool = False, **select: Any) -> int:
+        """Move tasks in final states back to pending, or to waiting where they require one that is rerun, too; how many."""
+        return int(self._bulk().reset(self._selector(select), (State.SUCCEEDED, State.FAILED, State.KILLED), dry_run))
+
+    def kill(self, dry_run: bool = False, wait_s: float = 0.0, **select: Any) -> int:
+        """Take pending and waiting tasks out and have running ones stopped; how many."""
+        return int(self._bulk().kill(self._selector(select), dry_run, wait_s))
+
+    def reprioritize(self, priority: int, dry_run: bool = False, **select: Any) -> int:
+        """Give pending and waiting tasks another priority; how many."""
+        names.check_priority(priority)
+        return int(self._bulk().reprioritize(self._selector(select), priority, dry_run))
+
+    def _selector(self, select: Mapping[str, Any]) -> Selector:
+        from fsqdo.bulk import Selector
+
+        return Selector.of(**select)
+
+    def set_state(self, task_id: int, state: State | str, err: int | None = None, message: str | None = None) -> None:
+        """Set the state of a task that this process took with `get`, or that nobody runs: to Pending or Killed."""
+        wanted = State.read(state)
+        if wanted is State.PENDING:
+            done = self.rerun(id=task_id)
+        elif wanted is State.KILLED:
+            done = self.kill(id=task_id)
+        else:
+            raise TaskError(f"task {task_id} cannot be set to {wanted} from outside", "take it with Queue.get, then set its state")
+        if not done:
+            raise TaskError(f"task {task_id} is {self.task(task_id).state}, and cannot be set to {wanted}")
+
+    def recover(self, force: bool = False, dry_run: bool = False) -> list[Recovery]:
+        """Give back the tasks of workers that are proven dead (with `force`: of all workers); what was proven, and how."""
+        from fsqdo import packs, recovery, requirements
+
+        done = recovery.recover(self.store, force, dry_run)
+        if not dry_run:
+            requirements.look_again(self.store, packs.roll_forward(self.store))
+        return done
+
+    def promote(self) -> int:
+        """Do the promoter pass by hand: publish what loaders left, move on what waits for nothing any more; how many."""
+        from fsqdo import packs, requirements
+
+        moved = requirements.look_again(self.store, packs.roll_forward(self.store))
+        return moved + requirements.promote(self.store)
+
+    # ------------------------------------------------------------ the queue as a whole
+    def pause(self) -> None:
+        """No more claims, by anybody, within about a second; what runs goes on."""
+        self.store.write(names.PAUSED, b"")
+
+    def resume(self) -> None:
+        """Claims again."""
+        self.store.unlink(names.PAUSED)
+
+    def drain(self, workers: Iterable[str] | None = None) -> int:
+        """Let workers (default: all) end once what they run has ended; how many were told."""
+        wanted = list(workers) if workers is not None else None
+        there = [name for name in self.store.names("running") if names.is_worker_name(name)]
+        unknown = sorted(set(wanted or ()) - set(there))
+        if unknown:
+            raise InputError(f"queue {self.name} has no worker {unknown[0]}", "`fsqdo workers QUEUE` lists them")
+        told = there if wanted is None else wanted
+        return sum(self.store.write(f"running/{worker}/{names.DRAIN}", b"") for worker in told)
+
+    def delete(self) -> None:
+        """Remove the queue with all its tasks. Its workers notice and end.
+
+        Notes
+        -----
+        One rename to `.trash/`, then removal; a kill leaves trash, which the next delete removes.
+        """
+        root = Tree(os.path.dirname(self.directory))
+        if self._held is not None:
+            self._held.close()
+        root.make_directory(".trash")
+        if not root.move(self.name, f".trash/{self.name}.{names.new_token()}", make=False):
+            raise QueueNotFoundError(f"queue {self.name} is gone already")
+        for trash in root.names(".trash"):
+            root.remove_tree(f".trash/{trash}")
+        root.remove_directory(".trash")
+
+    # ------------------------------------------------------------ working
+    def _holder(self) -> Holder:
+        if self._held is None:
+            from fsqdo.holder import Holder
+
+            self._held = Holder(self.store)
+        return self._held
+
+    def close(self) -> None:
+        """Give back what this process took with `get`, and stop being a worker; done at its end, too."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def get(self, timeout: float = 0.0) -> Task | None:
+        """Take one pending task, for this process to do; None when there is none for `timeout` seconds.
+
+        It is running until its `set_state` is called; when this process ends before, it goes back to pending.
+        """
+        return self._holder().get(timeout)
+
+    def do(
+        self,
+        func: str | Callable[[Any], Any] | None = None,
+        *,
+        slots: int = 1,
+        timeout: float | None = None,
+        max_tasks: int | None = None,
+        runtime_s: float | None = None,
+        script: str | None = None,
+        report: Callable[[str], None] | None = None,
+        verbose: bool = False,
+    ) -> Summary:
+        """Be a worker until the queue is drained.
+
+        Parameters
+        ----------
+        func
+            Called with each task as it was added: a callable (in this process, one after the other), or
+            `"package.module:function"` (in a forked child per slot). None: tasks are commands.
+        slots
+            Tasks at once.
+        timeout
+            End after so many seconds without a task, instead of when the queue is drained.
+        max_tasks, runtime_s
+            Start no more attempts; end before so many seconds are over.
+        script
+            Template that makes a command of each task: `"analyze -a {a}"`.
+
+        Returns
+        -------
+        Summary
+            Numbers of attempts by how they ended, and why the worker ended.
+        """
+        from fsqdo.worker import Worker, WorkerOptions
+
+        more: dict[str, Any] = {} if report is None else {"report": report}
+        options = WorkerOptions(
+            slots=slots,
+            idle_s=timeout,
+            max_tasks=max_tasks,
+            runtime_s=runtime_s,
+            script=script,
+            func=func,
+            verbose=verbose,
+            **more,
+        )
+        return Worker(self.store, options).run()
+
+    def launch(self, n: int, **options: Any) -> list[Job]:
+        """Start batch jobs with workers for n tasks at once; options as of `fsqdo.launch.launch`."""
+        from fsqdo.launch import launch
+
+        return launch(self, n, **options)
+
+    def jobs(self) -> list[Job]:
+        """The batch jobs launched for this queue, with their states."""
+        from fsqdo.launch import jobs
+
+        return jobs(self)
+
+
+__all__ = ["IdSet", "Queue", "connect", "create", "qlist"]

@@ -1,0 +1,206 @@
+"""Recovery: taking from a dead worker what it held, so that nothing it does late can change anything.
+
+Its directory is renamed from `running/` to `recovering/`, then emptied until `rmdir` succeeds: a rename of the old holder
+that comes late finds no directory. A worker that leaves in good order does the same with its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fsqdo import requirements
+from fsqdo.errors import TaskError
+from fsqdo.journal import failed_path, lookup, write_story
+from fsqdo.liveness import Observer
+from fsqdo.names import (
+    DRAIN,
+    WORKER_FILE,
+    TaskName,
+    failed_once_more,
+    interrupted_once_more,
+    is_worker_name,
+    new_token,
+    parse_opening,
+    parse_task,
+    shard_name,
+)
+from fsqdo.packs import definition_from, drop
+from fsqdo.store import Store, fs
+from fsqdo.task import Definition, Options, Outcome, utc_now
+
+_ROUNDS = 8
+
+
+class Recovery(NamedTuple):
+    """One worker's directory that was emptied: why that was right, and how many tasks went back to pending."""
+
+    worker: str
+    reason: str
+    tasks: int
+
+
+def recover(store: Store, force: bool = False, dry_run: bool = False, observer: Observer | None = None) -> list[Recovery]:
+    """Empty the directories of all workers that are proven dead, and what earlier recoveries left.
+
+    Parameters
+    ----------
+    force
+        Take from all workers, dead or not; a live one notices within seconds and stops.
+    dry_run
+        Only say what would be done; `tasks` is then what the worker holds.
+    """
+    observer = observer or Observer(store)
+    done = [_emptied(store, worker, "it was declared dead before", dry_run) for worker in _workers(store, "recovering")]
+    for worker in _workers(store, "running"):
+        verdict = observer.judge(worker)
+        if verdict.alive is False:
+            done.append(_emptied(store, worker, verdict.reason, dry_run))
+        elif force:
+            done.append(_emptied(store, worker, f"forced, although {verdict.reason}", dry_run))
+    observer.save()
+    return done
+
+
+def _workers(store: Store, top: str) -> list[str]:
+    return [name for name in store.names(top) if is_worker_name(name)]
+
+
+def _emptied(store: Store, worker: str, reason: str, dry_run: bool) -> Recovery:
+    if dry_run:
+        held = (store.names(f"{top}/{worker}") for top in ("running", "recovering"))
+        return Recovery(worker, reason, sum(parse_task(name) is not None for listed in held for name in listed))
+    return Recovery(worker, reason, drain(store, worker))
+
+
+def drain(store: Store, worker: str, crashed: bool = True) -> int:
+    """Take away a worker's directory and empty it; returns how many tasks went back to pending.
+
+    Parameters
+    ----------
+    crashed
+        Whether the interruptions count towards `max_interruptions`: the worker died, maybe of its task.
+
+    Notes
+    -----
+    Rename `running/<w>` to `recovering/<w>` (not empty: that is emptied first, then again); give every task its known outcome,
+    or back; rmdir; until both are gone. A kill leaves a half-emptied `recovering/<w>`, which any later recover goes on with.
+    """
+    returned = 0
+    for round_ in range(_ROUNDS):
+        moved = store.move_directory(f"running/{worker}", f"recovering/{worker}")
+        returned += _empty(store, worker, crashed)
+        gone = store.remove_directory(f"recovering/{worker}")
+        if gone and not moved and store.ls(f"running/{worker}") is None:
+            break
+        if not gone:
+            fs.sleep(0.05 * round_)  # the late renames of the old holder are still coming in
+    return returned
+
+
+def _empty(store: Store, worker: str, crashed: bool) -> int:
+    """One round over `recovering/<worker>`; returns how many tasks were given back."""
+    top = f"recovering/{worker}"
+    listed = store.ls(top)
+    if not listed:
+        return 0
+    tasks = {file: name for file in listed if (name := parse_task(file)) is not None}
+    outcomes = lookup(store, worker, {str(name) for name in tasks.values()})
+    returned = 0
+    for file in sorted(listed):
+        if file in tasks:
+            kill = f"{tasks[file]}.kill" in listed
+            returned += _settle(store, f"{top}/{file}", tasks[file], outcomes.get(str(tasks[file])), worker, kill, crashed)
+        elif parse_opening(file):
+            drop(store, top, file)
+        elif file.endswith(".kill"):
+            if f"{file.removesuffix('.kill')}.json" not in listed:
+                store.unlink(f"{top}/{file}")
+        elif file in (WORKER_FILE, DRAIN):
+            store.unlink(f"{top}/{file}")
+        else:
+            store.move(f"{top}/{file}", f"attic/{file}.{new_token()}")  # not ours: kept, but it must not hold up the fence
+    return returned
+
+
+def _settle(
+    store: Store, src: str, name: TaskName, outcome: Outcome | None, worker: str, kill: bool, crashed: bool
+) -> bool:
+    """Give one task its place; True when it went back to pending as an interruption."""
+    if outcome is not None and not (kill and outcome.outcome in ("retry", "interrupted")):
+        complete(store, src, outcome)
+        if not _still_there(store, src):
+            return False
+    if store.link_count(src) > 1 and _was_second_name(store, src, name):
+        return False
+    if outcome is not None and not kill:
+        complete(store, src, outcome)
+        return False
+    if kill:
+        store.move(src, killed_path(name))
+        requirements.ended(store, name.id, succeeded=False)
+        return False
+    return give_back(store, src, name, worker, crashed)
+
+
+def _still_there(store: Store, src: str) -> bool:
+    directory, _, file = src.rpartition("/")
+    return file in (store.ls(directory) or ())
+
+
+def _was_second_name(store: Store, src: str, name: TaskName) -> bool:
+    """Get rid of one of two names of one file (GlusterFS, a client killed in a rename).
+
+    Between two names of one file rename does nothing, so only one of them can get to the attic: if this one is still listed
+    afterwards, the other went there, and this one counts.
+    """
+    store.make_directories("attic")
+    store.move_directory(src, f"attic/{name.id:09d}")
+    return not _still_there(store, src)
+
+
+def killed_path(name: TaskName) -> str:
+    """Where a killed task goes, relative to the queue."""
+    return f"killed/{shard_name(name.id)}/{name}.json"
+
+
+def complete(store: Store, src: str, outcome: Outcome, definition: Definition | None = None, detail: str = "") -> bool:
+    """Move a task to where its outcome says, and move on what waited for it; False when the task was not at src any more.
+
+    Notes
+    -----
+    Write the story (failed for good); one rename; look for watchers. A kill before the rename leaves the task in its worker's
+    directory with its outcome in the journal: recover completes it.
+    """
+    if outcome.outcome == "failed":
+        if definition is None:
+            definition = _definition_at(store, src)
+        write_story(store, definition, outcome, detail)
+    if not store.move(src, outcome.to):
+        return False
+    if outcome.outcome in ("succeeded", "failed", "killed"):
+        requirements.ended(store, int(outcome.name.partition(".")[0]), outcome.outcome == "succeeded")
+    return True
+
+
+def _definition_at(store: Store, src: str) -> Definition | None:
+    name = parse_task(src.rpartition("/")[2])
+    content = store.read(src)
+    if name is None or content is None:
+        return None
+    try:
+        return definition_from(store, name, content)
+    except TaskError:
+        return None
+
+
+def give_back(store: Store, src: str, name: TaskName, worker: str, crashed: bool) -> bool:
+    """Move a task back to pending as an interruption; False when it was interrupted too often and failed instead."""
+    definition = _definition_at(store, src)
+    options = definition.options if definition else Options()
+    fresh = interrupted_once_more(name)
+    if crashed and fresh.i > store.settings.max_interruptions:
+        reason = f"its worker died {fresh.i} times while it ran (max_interruptions is {store.settings.max_interruptions})"
+        to = failed_path(failed_once_more(name), worker)
+        complete(store, src, Outcome(str(name), "failed", to, ended_at=utc_now(), reason=reason, worker=worker), definition)
+        return False
+    return store.move(src, f"{requirements.pending_place(fresh, options)}/{fresh.file}")

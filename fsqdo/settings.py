@@ -1,0 +1,122 @@
+"""The settings of a queue: the content of `queue.json`, with every default set here and nowhere else. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from fsqdo.errors import FormatError, InputError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `queue.json` says.
+
+    Attributes
+    ----------
+    max_retries
+        How often a failed task is run again, unless it says so itself.
+    retry_delay_s
+        Pause before the first retry, in seconds; doubled for each further one.
+    max_interruptions
+        A task recovered from dead workers more often than this fails: it may be what kills them.
+    time_limit_s
+        When a task is stopped that sets no limit itself, in seconds; None: never.
+    time_request_s
+        How long a task is expected to run that does not say so, in seconds.
+    requires
+        "succeed": a requirement must succeed; "finish": it must only end, as in qdo 0.5.
+    durability
+        "normal": moves are not synced (a power cut may undo the last seconds); "paranoid": they are.
+    """
+
+    name: str = ""
+    created_at: str = ""
+    created_by: str = ""
+    max_retries: int = 0
+    retry_delay_s: float = 5.0
+    max_interruptions: int = 5
+    time_limit_s: float | None = None
+    time_request_s: float | None = None
+    requires: str = "succeed"
+    durability: str = "normal"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = []
+        for key in ("max_retries", "max_interruptions"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                problems.append(f"{key} is {value!r}, but must be an integer of at least 0")
+        if not _number(self.retry_delay_s) or self.retry_delay_s < 0:
+            problems.append(f"retry_delay_s is {self.retry_delay_s!r}, but must be a number of seconds")
+        for key in ("time_limit_s", "time_request_s"):
+            value = getattr(self, key)
+            if value is not None and (not _number(value) or value <= 0):
+                problems.append(f"{key} is {value!r}, but must be a positive number of seconds, or null")
+        for key, words in _WORDS.items():
+            if getattr(self, key) not in words:
+                problems.append(f"{key} is {getattr(self, key)!r}, but must be one of {', '.join(words)}")
+        if problems:
+            raise InputError("; ".join(problems))
+
+    def to_json(self) -> bytes:
+        """The content of queue.json: one object over several lines, for people to read and edit."""
+        raw: dict[str, Any] = {"format": FORMAT}
+        raw |= {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        raw |= self.extra
+        return (json.dumps(raw, indent=1) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, text: bytes, path: str) -> Settings:
+        """Read queue.json.
+
+        Raises
+        ------
+        FormatError
+            When it is not readable, or of a newer format: naming both numbers.
+        """
+        try:
+            raw = json.loads(text)
+            found = raw.pop("format")
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            raise FormatError(f"{path} is not the file of a queue", "it should be JSON with a number `format` in it") from None
+        if type(found) is not int or found < 1:
+            raise FormatError(f"{path} has the format {found!r}, which is none", f"this fsqdo knows format {FORMAT}")
+        if found > FORMAT:
+            raise FormatError(f"{path} is of format {found}, this fsqdo knows up to format {FORMAT}", "use a newer fsqdo")
+        known = {key: raw.pop(key) for key in (*SETTABLE, *_FIXED) if key in raw}
+        try:
+            return cls(**known, extra=raw)
+        except InputError as error:
+            raise FormatError(f"{path}: {error.message}", "correct it with an editor") from None
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Settings:
+        """The settings with some changed.
+
+        Raises
+        ------
+        InputError
+            For a name there is not (with the nearest one) or a value that cannot be.
+        """
+        for key in changes:
+            if key not in SETTABLE:
+                near = get_close_matches(key, SETTABLE, 1)
+                hint = f"did you mean {near[0]}?" if near else "the settings are " + ", ".join(SETTABLE)
+                raise InputError(f"there is no queue setting {key!r}", hint)
+        return replace(self, **changes)
+
+
+_FIXED = ("name", "created_at", "created_by")
+SETTABLE = tuple(f.name for f in fields(Settings) if f.name not in (*_FIXED, "extra"))
+_WORDS = {"requires": ("succeed", "finish"), "durability": ("normal", "paranoid")}
+
+
+def _number(value: object) -> bool:
+    # The bound also keeps out NaN and infinity, which JSON readers accept and no sleep does.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e12 < value < 1e12

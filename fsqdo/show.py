@@ -1,0 +1,81 @@
+"""Looking at single tasks and at workers: what the tree and the journals say, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from fsqdo import journal
+from fsqdo.errors import TaskError
+from fsqdo.liveness import Observer, read_worker
+from fsqdo.names import is_worker_name, parse_task
+from fsqdo.rows import Task
+from fsqdo.store import Store
+from fsqdo.task import Outcome, State
+
+
+def show(store: Store, task: Task) -> dict[str, Any]:
+    """Everything known of a task."""
+    entry = task.entry
+    found = task.to_dict()
+    found["path"] = store.path(entry.path)
+    if entry.holder:
+        found["worker"] = entry.holder
+    if entry.waits_for is not None:
+        found["waits_for"] = entry.waits_for
+    found["attempts"] = [_attempt(outcome) for outcome in journal.of_task(store, task.id)]
+    if found["attempts"] and "result" in found["attempts"][-1]:
+        found["result"] = found["attempts"][-1]["result"]
+    if task.state is State.FAILED:
+        story = store.read(journal.story_path(entry.path))
+        found["story"] = (story or b"").decode(errors="replace")
+    if task.state.final and not found["attempts"] and task.state is not State.KILLED:
+        found["note"] = "no journal has a line on how it ended: it may have been lost with its node"
+    return found
+
+
+def _attempt(outcome: Outcome) -> dict[str, Any]:
+    said = {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name != "to"}
+    if outcome.log is not None and outcome.worker is not None:
+        said["log"] = {"path": journal.log_path(outcome.worker, outcome.log[0]), "first": outcome.log[1], "end": outcome.log[2]}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def log(store: Store, task: Task, attempt: int | None) -> bytes:
+    """The output of an attempt (default: the last that was begun)."""
+    attempts = journal.of_task(store, task.id)
+    if not attempts:
+        raise TaskError(f"task {task.id} has not been started yet")
+    if attempt is not None and not 1 <= attempt <= len(attempts):
+        raise TaskError(f"task {task.id} has no attempt {attempt}", f"it has {len(attempts)}, numbered from 1")
+    return journal.output(store, attempts[-1 if attempt is None else attempt - 1])
+
+
+def results(store: Store) -> Iterator[tuple[int, Any]]:
+    """Yield (id, result) of all succeeded tasks with one, by the journals; a task that was rerun gives its last."""
+    by_worker: dict[str, set[str]] = {}
+    for entry in store.entries(State.SUCCEEDED):
+        if entry.name.worker is not None:
+            by_worker.setdefault(entry.name.worker, set()).add(str(entry.name))
+    for worker, wanted in by_worker.items():
+        for outcome in journal.read(store, worker):
+            if outcome.name in wanted and outcome.outcome == "succeeded" and outcome.result is not None:
+                yield int(outcome.name.partition(".")[0]), outcome.result
+
+
+def workers(store: Store) -> list[dict[str, Any]]:
+    """One mapping a worker, by name."""
+    observer = Observer(store)
+    found = []
+    for worker in store.names("running"):
+        if not is_worker_name(worker):
+            continue
+        said = read_worker(store, worker) or {}
+        held = [name for file in store.names(f"running/{worker}") if (name := parse_task(file)) is not None]
+        verdict = observer.judge(worker)
+        row = {key: said.get(key) for key in ("host", "pid", "slots", "cores", "started_at", "job", "deadline")}
+        running = [name.id for name in held]
+        found.append({"name": worker, **row, "running": running, "alive": verdict.alive, "reason": verdict.reason})
+    observer.save()
+    return found

@@ -1,0 +1,106 @@
+"""Signals of a worker: noted by handlers, acted on by its loop, and a way to wait for them and for children at once."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_POLL_S = 0.02
+
+
+class Signals:
+    """Handlers for the time of a `with`; in a thread other than the main one, where there can be none, only the waiting.
+
+    Parameters
+    ----------
+    interrupt_calls
+        Inside `interruptible()` a stop signal raises `Signals.Interrupted`.
+
+    Attributes
+    ----------
+    got
+        Numbers of the stop signals that came, oldest first.
+
+    Notes
+    -----
+    The handlers write to a pipe (signal.set_wakeup_fd), so `wait` returns at once for a signal that came just before it.
+    """
+
+    class Interrupted(BaseException):
+        """A stop signal came while a function ran."""
+
+    def __init__(self, interrupt_calls: bool = False) -> None:
+        self.got: list[int] = []
+        self._interrupt_calls = interrupt_calls
+        self._inside = False
+        self._main = threading.current_thread() is threading.main_thread()
+        self._before: dict[int, Any] = {}
+        self._poll = select.poll()
+
+    def __enter__(self) -> Signals:
+        if not self._main:
+            return self
+        self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for number in _STOP:
+            self._before[number] = signal.signal(number, self._note)
+        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _ignore)
+        self._poll.register(self._read_fd, select.POLLIN)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._main:
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.got.append(number)
+        if self._inside:
+            self._inside = False
+            raise Signals.Interrupted
+
+    def take(self) -> list[int]:
+        """The signals that came, forgotten here."""
+        taken, self.got = self.got, []
+        return taken
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a stop signal end the body."""
+        self._inside = self._interrupt_calls
+        try:
+            yield
+        finally:
+            self._inside = False
+
+    def wait(self, seconds: float, fds: list[int]) -> None:
+        """Wait until a signal comes (a child's end among them), one of the descriptors is readable, or the time is over."""
+        if not self._main:
+            seconds = min(seconds, _POLL_S)
+        for fd in fds:
+            self._poll.register(fd, select.POLLIN)
+        ready = self._poll.poll(min(seconds, 86400.0) * 1000)
+        for fd in fds:
+            self._poll.unregister(fd)
+        if self._main and any(fd == self._read_fd for fd, _ in ready):
+            try:
+                os.read(self._read_fd, 4096)
+            except BlockingIOError:
+                return
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """A handler that does nothing: with the default one a child's end would not wake the loop."""

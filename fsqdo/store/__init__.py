@@ -1,0 +1,7 @@
+"""The only package that changes a queue's tree."""
+
+from fsqdo.store.store import Entry, Store, create
+from fsqdo.store.system import fs
+from fsqdo.store.tree import Appender, Tree
+
+__all__ = ["Appender", "Entry", "Store", "Tree", "create", "fs"]

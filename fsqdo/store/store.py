@@ -1,0 +1,430 @@
+"""The tree of one queue: made, opened, asked. `docs/format.md` describes it for people.
+
+What is here reads names, not contents: how many tasks are in which state, and under which path each is. Every answer can be
+false by the time it is given, since tasks move meanwhile; decisions rest on `move` alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import getpass
+import json
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fsqdo import names
+from fsqdo.errors import FormatError, QueueExistsError, QueueNotFoundError, StorageError
+from fsqdo.ids import IdSet, shard_of
+from fsqdo.names import PackName, TaskName, new_token
+from fsqdo.settings import Settings
+from fsqdo.store.system import fs
+from fsqdo.store.tree import Tree
+from fsqdo.task import State, utc_now
+
+
+class Entry(NamedTuple):
+    """One name in the tree that stands for a task, or for the tasks of a pack.
+
+    Attributes
+    ----------
+    directory, file
+        Where it is, relative to the queue.
+    packed
+        The line that holds a task of a packed shard; None for what has a file of its own.
+    """
+
+    state: State
+    directory: str
+    file: str
+    name: TaskName | PackName
+    packed: bytes | None = None
+
+    @property
+    def path(self) -> str:
+        """Path relative to the queue."""
+        return f"{self.directory}/{self.file}"
+
+    @property
+    def holder(self) -> str | None:
+        """The worker that has it (running), or that finished it."""
+        if self.state is State.RUNNING:
+            return self.directory.partition("/")[2]
+        return self.name.worker
+
+    @property
+    def waits_for(self) -> int | None:
+        """The requirement under which a waiting task is filed; None for one that waits for a time."""
+        parts = self.directory.split("/")
+        if self.state is not State.WAITING or parts[1] == "until":
+            return None
+        return int(parts[2])
+
+
+class Store(Tree):
+    """The tree of one queue, of a format this release knows.
+
+    Raises
+    ------
+    QueueNotFoundError, FormatError
+        When the directory is missing or no queue.
+    """
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(os.path.abspath(directory))
+        self._token: str | None = None
+        self.settings = self.read_settings()
+        self.paranoid = self.settings.durability == "paranoid"
+
+    # ------------------------------------------------------------ the queue as a whole
+    def read_settings(self) -> Settings:
+        """Read queue.json."""
+        content = self.read(names.QUEUE_FILE)
+        if content is not None:
+            return Settings.from_json(content, self.path(names.QUEUE_FILE))
+        if self.ls("") is None:
+            raise QueueNotFoundError(f"there is no queue at {self.directory}", "see `fsqdo list`, or make it with `fsqdo create`")
+        raise FormatError(f"{self.directory} is not a queue: it has no {names.QUEUE_FILE}")
+
+    def write_settings(self, settings: Settings) -> None:
+        """Replace queue.json, whole."""
+        self.replace(names.QUEUE_FILE, settings.to_json(), f"settings.{new_token()}")
+        self.settings = settings
+        self.paranoid = settings.durability == "paranoid"
+
+    @property
+    def token(self) -> str:
+        """A token of this process' own, for its staging directory and its next-id names."""
+        if self._token is None:
+            self._token = new_token()
+        return self._token
+
+    def renew_token(self) -> None:
+        """Take another one: after a fork two processes must not share it."""
+        self._token = None
+
+    def paused(self) -> bool:
+        """Whether PAUSED is there; asked by listing, since a look-up may be 30 s old."""
+        listed = self.ls("")
+        if listed is None:
+            raise QueueNotFoundError(f"the queue at {self.directory} is gone")
+        return names.PAUSED in listed
+
+    # ------------------------------------------------------------ ids
+    def next_id(self) -> int:
+        """The lowest id not yet given away (false as soon as somebody adds)."""
+        return self._next_id_entry()[0]
+
+    def _next_id_entry(self) -> tuple[int, str]:
+        for delay in (0.0, 0.0, 0.01, 0.1, 1.0, 3.0):
+            listed = self.ls("next-id") or ()
+            # RACE: a listing in the middle of another's rename may show neither name, or both; the higher one counts.
+            found = max(((n, name) for name in listed if (n := names.parse_next_id(name)) is not None), default=None)
+            if found:
+                return found
+            fs.sleep(delay)
+        raise FormatError(
+            f"{self.path('next-id')} has no file that says which id is next",
+            "make an empty file in it called <number>.a, the number (nine digits) above every id in use",
+        )
+
+    def take_ids(self, count: int) -> int:
+        """Take `count` consecutive ids; returns the first.
+
+        Notes
+        -----
+        List next-id/, rename `<N>.<token>` to `<N+count>.<own new token>`; lost: again. A kill leaves a gap in the ids at
+        most. Nobody else ever makes the new name, so it being there proves that this rename was done.
+        """
+        while True:
+            first, name = self._next_id_entry()
+            if self.move(f"next-id/{name}", f"next-id/{names.next_id_name(first + count, new_token())}", make=False):
+                return first
+
+    # ------------------------------------------------------------ where tasks are
+    def entries(self, state: State, ids: IdSet | None = None) -> Iterator[Entry]:
+        """Yield every name that stands for tasks in this state; with `ids`, only such as may hold one of them.
+
+        Read lazily, directory by directory, each in the order of ids. What moves meanwhile may show twice or not at all.
+        """
+        if state is State.PENDING:
+            yield from self._pending(ids)
+            yield from self._opening(ids)
+        elif state is State.WAITING:
+            yield from self._waiting(ids)
+        elif state is State.RUNNING:
+            yield from self._running(ids)
+        else:
+            yield from self._final(state, ids)
+
+    def _here(self, state: State, directory: str, ids: IdSet | None, spent: str = "") -> Iterator[Entry]:
+        """The tasks and markers of one directory."""
+        found = []
+        for file in self.ls(directory) or ():
+            name = names.parse_entry(file)
+            if name is not None and file != spent and (ids is None or ids.meets(name.first, name.last)):
+                found.append(Entry(state, directory, file, name))
+        found.sort(key=lambda entry: entry.name.first)
+        yield from found
+
+    def loose_in(self, state: State, bundle: str) -> list[Entry]:
+        """The loose tasks of a bundle, in the order of their ids."""
+        return [entry for entry in self._here(state, bundle, None) if isinstance(entry.name, TaskName)]
+
+    def priorities(self) -> list[int]:
+        """The priorities there are directories of, highest first."""
+        found = (names.parse_priority(name) for name in self.ls("pending") or ())
+        return sorted((p for p in found if p is not None), reverse=True)
+
+    def bundles(self, directory: str) -> list[tuple[PackName, str]]:
+        """The bundles and unopened markers of a directory, as (name, file name), in the order of their first ids."""
+        found = []
+        for file in self.ls(directory) or ():
+            name = names.parse_marker(file) or names.parse_bundle(file)
+            if name is not None:
+                found.append((name, file))
+        return sorted(found)
+
+    def _bundled(self, state: State, directory: str, ids: IdSet | None) -> Iterator[Entry]:
+        """A directory with loose tasks, markers, and bundles of these."""
+        found: list[tuple[int, str, TaskName | PackName]] = []
+        for file in self.ls(directory) or ():
+            name = names.parse_entry(file) or names.parse_bundle(file)
+            if name is not None and (ids is None or ids.meets(name.first, name.last)):
+                found.append((name.first, file, name))
+        for _, file, name in sorted(found):
+            if file.endswith((".pack", ".json")):
+                yield Entry(state, directory, file, name)
+            else:
+                # The marker with the bundle's own name is spent: its tasks lie beside it.
+                yield from self._here(state, f"{directory}/{file}", ids, spent=f"{file}.pack")
+
+    def _pending(self, ids: IdSet | None) -> Iterator[Entry]:
+        for priority in self.priorities():
+            yield from self._bundled(State.PENDING, f"pending/{priority}", ids)
+
+    def _opening(self, ids: IdSet | None) -> Iterator[Entry]:
+        """Markers in the hands of somebody who opens them: pending (or waiting) as before, until the directory is published."""
+        for directory in self.holders():
+            for name in self.ls(directory) or ():
+                opening = names.parse_opening(name)
+                if opening:
+                    for entry in self._here(State.PENDING, f"{directory}/{name}", ids):
+                        # What is written beside the marker that is being opened does not count before it is published.
+                        if isinstance(entry.name, PackName) and entry.name[:2] == opening.pack[:2]:
+                            yield entry
+
+    def holders(self) -> list[str]:
+        """The workers' directories, relative to the queue: those under running/, and what is left of dead ones."""
+        return [f"{top}/{name}" for top in ("running", "recovering") for name in self.names(top) if names.is_worker_name(name)]
+
+    def _running(self, ids: IdSet | None) -> Iterator[Entry]:
+        for directory in self.holders():
+            yield from self._here(State.RUNNING, directory, ids)
+
+    def watched(self) -> Iterator[tuple[int, str]]:
+        """Yield (requirement, directory) for everything somebody waits for."""
+        for shard in self.names("waiting"):
+            if shard == "until":
+                continue
+            for requirement in self.names(f"waiting/{shard}"):
+                directory = f"waiting/{shard}/{requirement}"
+                if _is_number(requirement) and names.waiting_dir(int(requirement)) == directory:
+                    yield int(requirement), directory
+
+    def delayed(self) -> Iterator[tuple[int, str]]:
+        """Yield (unix seconds, directory) for every time at which retries are due."""
+        for when in self.names("waiting/until"):
+            if _is_number(when):
+                yield int(when), f"waiting/until/{when}"
+
+    def _waiting(self, ids: IdSet | None) -> Iterator[Entry]:
+        for _, directory in self.watched():
+            yield from self._bundled(State.WAITING, directory, ids)
+        for _, directory in self.delayed():
+            yield from self._here(State.WAITING, directory, ids)
+
+    def shards(self, state: State, shard: int | None = None) -> Iterator[tuple[names.ShardEntry, str]]:
+        """Yield (parsed, name) of the shards of a final state, or of one shard in all its forms."""
+        found = []
+        for file in self.ls(state.directory) or ():
+            parsed = names.parse_shard(file)
+            if parsed is not None and (shard is None or parsed.shard == shard):
+                found.append((parsed, file))
+        yield from sorted(found, key=lambda pair: (pair[0].shard, not pair[0].is_file, pair[1]))
+
+    def _final(self, state: State, ids: IdSet | None) -> Iterator[Entry]:
+        hidden: set[str] = set()
+        current = -1
+        for parsed, file in self.shards(state):
+            if ids is not None and not ids.meets(parsed.shard * 1000, parsed.shard * 1000 + 999):
+                continue
+            if parsed.shard != current:
+                current, hidden = parsed.shard, set()
+            yield from self._shard(state, parsed, file, ids, hidden)
+
+    def _shard(
+        self, state: State, parsed: names.ShardEntry, file: str, ids: IdSet | None, hidden: set[str]
+    ) -> Iterator[Entry]:
+        """One shard in one of its forms; names in its JSON Lines hide the loose ones."""
+        directory = f"{state.directory}/{file}"
+        if parsed.is_file:
+            yield from self._packed(state, state.directory, file, ids, hidden)
+            return
+        if parsed.token:
+            yield from self._packed(state, directory, f"all.{parsed.token}.jsonl", ids, hidden)
+        for entry in self._here(state, directory, ids):
+            if entry.file not in hidden:
+                yield entry
+
+    def _packed(self, state: State, directory: str, file: str, ids: IdSet | None, hidden: set[str]) -> Iterator[Entry]:
+        for line in self.read_lines(f"{directory}/{file}"):
+            try:
+                task_file = str(json.loads(line)["name"]) + ".json"
+            except (ValueError, KeyError, TypeError):
+                continue
+            name = names.parse_task(task_file)
+            if name is not None:
+                hidden.add(task_file)
+                if ids is None or name.id in ids:
+                    yield Entry(state, directory, file, name, line)
+
+    def ids_in(self, state: State, shard: int) -> set[int]:
+        """The ids of one shard that are in a final state."""
+        found: set[int] = set()
+        for parsed, file in self.shards(state, shard) if self._has_packed_forms(state) else self._plain_shard(shard):
+            for entry in self._shard(state, parsed, file, None, set()):
+                found.update(range(entry.name.first, entry.name.last + 1))
+        return found
+
+    def _has_packed_forms(self, state: State) -> bool:
+        return state is State.SUCCEEDED and any("." in name for name in self.ls(state.directory) or ())
+
+    @staticmethod
+    def _plain_shard(shard: int) -> list[tuple[names.ShardEntry, str]]:
+        return [(names.ShardEntry(shard), f"{shard:06d}")]
+
+    def counts(self) -> dict[State, int]:
+        """Number of tasks in each state, by names alone."""
+        counts = dict.fromkeys(State, 0)
+        for state in (State.WAITING, State.PENDING, State.RUNNING):
+            for entry in self.entries(state):
+                counts[state] += entry.name.size
+        for state in (State.SUCCEEDED, State.FAILED, State.KILLED):
+            counts[state] = self._count_final(state)
+        return counts
+
+    def _count_final(self, state: State) -> int:
+        total = 0
+        for parsed, file in self.shards(state):
+            if parsed.tasks is not None:
+                total += parsed.tasks
+            elif parsed.round is None and state is not State.KILLED:
+                total += sum(name.endswith(".json") for name in self.ls(f"{state.directory}/{file}") or ())
+            else:
+                total += sum(entry.name.size for entry in self._shard(state, parsed, file, None, set()))
+        return total
+
+    def find(self, task_id: int) -> Entry | None:
+        """Where a task is; None when it is nowhere (looked for three times, since tasks move during a look)."""
+        ids = IdSet.of(task_id)
+        for _ in range(3):
+            for state in State:
+                for entry in self.entries(state, ids):
+                    return entry
+        return None
+
+    # ------------------------------------------------------------ loads
+    def loads(self) -> list[tuple[int, int]]:
+        """The (first, last) ids of every load, in order."""
+        return sorted(pair for name in self.ls("loads") or () if (pair := names.parse_load(name)) is not None)
+
+    def loaded_line(self, task_id: int) -> bytes | None:
+        """The line with which a task was loaded; None when it did not come from a load."""
+        for first, last in self.loads():
+            if first <= task_id <= last:
+                low = first + shard_of(task_id - first) * 1000
+                name = names.load_name(low, min(low + 999, last))
+                lines = (self.read(f"loads/{names.load_name(first, last)}/{name}.jsonl") or b"").split(b"\n")
+                return lines[task_id - low] if task_id - low < len(lines) - 1 else None
+        return None
+
+
+def create(directory: str, settings: Settings) -> Store:
+    """Make the tree of a new queue and open it.
+
+    Raises
+    ------
+    QueueExistsError
+        When there is one already.
+    StorageError
+        When it cannot be made; EXDEV when renames between its directories are forbidden here (tried before it is revealed).
+
+    Notes
+    -----
+    Everything is made and synced in a staging directory beside, tried out, then renamed. A kill leaves litter under `.trash/`.
+    """
+    root, _, name = os.path.abspath(directory).rpartition("/")
+    staged = Tree(f"{root}/.trash/{name}.{new_token()}")
+    _make_staging(staged.directory)
+    try:
+        for part in names.TREE_DIRS:
+            staged.make_directory(part)
+        _try_renames(staged)
+        staged.write(f"next-id/{names.next_id_name(1, new_token())}", b"", sync=True)
+        settings = settings.__class__(
+            **{**settings.__dict__, "name": name, "created_at": utc_now(), "created_by": _user()}
+        )
+        staged.write(names.QUEUE_FILE, settings.to_json(), sync=True)
+        for part in ("next-id", ""):
+            staged.sync_directory(part)
+            beside = Tree(root)
+        moved = beside.move_directory(f".trash/{os.path.basename(staged.directory)}", name)
+        if not moved and staged.ls("") is not None:
+            raise QueueExistsError(*_occupied(directory, name))
+        beside.sync_directory("")
+    finally:
+        staged.remove_tree("")
+    return Store(directory)
+
+
+def _make_staging(path: str) -> None:
+    """Make a directory and whatever is missing above it: the queues' root and its trash are made by the first queue."""
+    for _ in range(3):
+        try:
+            fs.mkdir(path)
+            return
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            _make_staging(os.path.dirname(path))
+        except OSError as error:
+            raise StorageError(error, "mkdir", path) from None
+    raise StorageError(OSError(errno.ENOENT, os.strerror(errno.ENOENT)), "mkdir", path)
+
+
+def _occupied(directory: str, name: str) -> tuple[str, str]:
+    if os.path.exists(f"{directory}/{names.QUEUE_FILE}"):
+        return f"there is a queue {name} already", f"use it, or delete it: fsqdo delete {name} --force"
+    return f"{directory} is there already and is not a queue", "choose another name, or move it away"
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no such entry in the password database (containers)
+        return str(os.getuid())
+
+
+def _try_renames(staged: Tree) -> None:
+    """Rename a file through all directories between which tasks will move: some file systems forbid it (EXDEV)."""
+    places = [f"{part}/probe" for part in ("tmp", *names.STATE_DIRS, "recovering", "attic", "loads", "pending")]
+    staged.write(places[0], b"")
+    for src, dst in zip(places, places[1:]):
+        if not staged.move(src, dst):
+            raise StorageError(OSError(0, "a probe file vanished"), "rename", staged.path(dst))
+    staged.unlink(places[-1])

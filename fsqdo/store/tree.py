@@ -1,0 +1,491 @@
+"""The primitives every move is made of: `move`, listing, writing a complete file, making and removing directories.
+
+All paths are relative to the queue's directory. This module and `store` around it are the only ones that change a tree.
+
+`move(src, dst)` is the one way in which anything changes its state: one rename, whose success is the decision. Network file
+systems may report a failure for a rename they have done (rename(2), BUGS), so after an error it looks: is dst there?
+It asks by listing the directory, since a stat may be 30 s old (NFS). dst is always a name that only this mover can make.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from fsqdo.errors import StorageError
+from fsqdo.store.system import fs
+
+GONE = (errno.ENOENT, errno.ESTALE)
+STOP = frozenset(
+    {errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP}
+)
+RETRY_DELAYS_S = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+_CHUNK = 1 << 20
+
+
+class Tree:
+    """The directory of one queue.
+
+    Parameters
+    ----------
+    directory
+        Absolute path of the queue.
+
+    Attributes
+    ----------
+    paranoid
+        Sync the directories of every move, too (`durability: paranoid`).
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.paranoid = False
+
+    def path(self, relative: str) -> str:
+        """Absolute path of something in the queue."""
+        return f"{self.directory}/{relative}" if relative else self.directory
+
+    # ------------------------------------------------------------ questions
+    def ls(self, relative: str) -> list[str] | None:
+        """List a directory, in no order; None when there is no such directory.
+
+        The answer can be false at once: what moves during a listing may show twice or not at all, and a network file system
+        with a dead server may leave names out without an error. Not listed is not gone.
+
+        Raises
+        ------
+        StorageError
+            For anything but a missing directory: unreadable is never empty.
+        """
+        path = self.path(relative)
+        for last in (False, False, True):
+            try:
+                return fs.listdir(path)
+            except OSError as error:
+                # A file under the name of a directory is somebody else's: there is no such directory either.
+                if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                    return None
+                if error.errno not in (errno.ESTALE, errno.EINTR) or (last and error.errno == errno.EINTR):
+                    raise StorageError(error, "listdir", path) from None
+        return None
+
+    def names(self, relative: str) -> list[str]:
+        """List a directory, sorted; a missing one has no names."""
+        return sorted(self.ls(relative) or ())
+
+    def read(self, relative: str) -> bytes | None:
+        """Read a whole file; None when there is none.
+
+        Raises
+        ------
+        StorageError
+            When it is there and cannot be read.
+        """
+        path = self.path(relative)
+        for attempt in range(3):
+            try:
+                fd = fs.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno in (*GONE, errno.ENOTDIR):
+                    return None
+                raise StorageError(error, "open", path) from None
+            try:
+                return _read_all(fd)
+            except OSError as error:
+                if error.errno == errno.ESTALE and attempt < 2:
+                    continue
+                if error.errno == errno.ESTALE:
+                    return None
+                raise StorageError(error, "read", path) from None
+            finally:
+                _close_quietly(fd)
+        return None
+
+    def read_lines(self, relative: str) -> Iterator[bytes]:
+        """Yield the complete lines of a file as they are read, without their newline; a missing file has none.
+
+        A last line without a newline is torn and left out.
+        """
+        path = self.path(relative)
+        try:
+            fd = fs.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in GONE:
+                return
+            raise StorageError(error, "open", path) from None
+        try:
+            rest = b""
+            while chunk := fs.read(fd, _CHUNK):
+                lines = (rest + chunk).split(b"\n")
+                rest = lines.pop()
+                yield from lines
+        except OSError as error:
+            raise StorageError(error, "read", path) from None
+        finally:
+            _close_quietly(fd)
+
+    def read_slice(self, relative: str, first: int, end: int) -> bytes:
+        """Read the bytes first..end of a file; what is missing of them is left out."""
+        path = self.path(relative)
+        try:
+            fd = fs.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in GONE:
+                return b""
+            raise StorageError(error, "open", path) from None
+        try:
+            os.lseek(fd, first, os.SEEK_SET)
+            data = b""
+            while len(data) < end - first and (piece := fs.read(fd, min(_CHUNK, end - first - len(data)))):
+                data += piece
+            return data
+        except OSError as error:
+            raise StorageError(error, "read", path) from None
+        finally:
+            _close_quietly(fd)
+
+    def link_count(self, relative: str) -> int:
+        """Number of names the file has; 0 when it is gone. Two after a client was killed in the middle of a rename."""
+        path = self.path(relative)
+        try:
+            return fs.lstat(path).st_nlink
+        except OSError as error:
+            if error.errno in GONE:
+                return 0
+            raise StorageError(error, "lstat", path) from None
+
+    def changed_ns(self, relative: str) -> int | None:
+        """Modification time of a file by the file server's clock, in ns: only ever compared with itself. None: gone."""
+        path = self.path(relative)
+        try:
+            return fs.lstat(path).st_mtime_ns
+        except OSError as error:
+            if error.errno in GONE:
+                return None
+            raise StorageError(error, "lstat", path) from None
+
+    # ------------------------------------------------------------ changes
+    def move(self, src: str, dst: str, *, make: bool = True, private: bool = False) -> bool:
+        """Rename src to dst.
+
+        Parameters
+        ----------
+        make
+            Make dst's directory when it is missing. False where it is a worker's own: a missing one means fenced.
+        private
+            The directory of src is the mover's alone, so when src has gone it was this mover's rename that took it.
+
+        Returns
+        -------
+        bool
+            Whether it moved. False: lost, src is somebody else's now (or dst's directory is gone and not to be made).
+
+        Raises
+        ------
+        StorageError
+            When the file system refuses; whatever the rename did then, the tree is one that recover understands.
+
+        Notes
+        -----
+        One rename(2); after an error the listings of dst's and src's directories, then again. A kill leaves src or dst.
+        Source: POSIX rename, rename(2) BUGS, Postfix's sane_rename.
+        """
+        try:
+            fs.rename(f"{self.directory}/{src}", f"{self.directory}/{dst}")
+        except OSError as error:
+            if not self._moved_after_all(error, src, dst, make, private):
+                return False
+        if self.paranoid:
+            self.sync_directory(dst.rpartition("/")[0])
+            self.sync_directory(src.rpartition("/")[0], may_be_gone=True)
+        return True
+
+    def _moved_after_all(self, error: OSError, src: str, dst: str, make: bool, private: bool) -> bool:
+        target, _, new_name = dst.rpartition("/")
+        source, _, old_name = src.rpartition("/")
+        for delay in RETRY_DELAYS_S:
+            if error.errno in STOP:
+                raise StorageError(error, "rename", f"{self.path(src)} -> {self.path(dst)}") from None
+            there = self.ls(target)
+            if there is None:
+                if not make:
+                    return False
+                self.make_directories(target)
+            elif new_name in there:
+                return True
+            else:
+                here = self.ls(source)
+                if here is None or old_name not in here:
+                    return private
+                fs.sleep(delay)
+            try:
+                fs.rename(self.path(src), self.path(dst))
+                return True
+            except OSError as again:
+                error = again
+        if error.errno in GONE:
+            # RACE: others keep removing the target, or the listing of src is a stale one (sshfs: 21 s). src is where it
+            # was or in other hands; either way this move did not happen.
+            return private
+        raise StorageError(error, "rename", f"{self.path(src)} -> {self.path(dst)}") from None
+
+    def move_directory(self, src: str, dst: str) -> bool:
+        """Rename a directory onto a name that others may make, too.
+
+        Returns
+        -------
+        bool
+            False when dst holds something already (ENOTEMPTY, EEXIST), is a file (ENOTDIR), or src is gone; look at dst in either case.
+        """
+        try:
+            fs.rename(self.path(src), self.path(dst))
+            return True
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, *GONE):
+                return False
+            raise StorageError(error, "rename", f"{self.path(src)} -> {self.path(dst)}") from None
+
+    def write(self, relative: str, data: bytes, *, sync: bool = False, make: bool = False) -> bool:
+        """Write a file that nobody else writes; on return it is complete (and on disk, with `sync`).
+
+        Returns
+        -------
+        bool
+            False when its directory is missing and not to be made.
+
+        Raises
+        ------
+        StorageError
+            When it could not be written whole; what there is of it is removed.
+        """
+        path = self.path(relative)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        for attempt in range(3):
+            try:
+                fd = fs.open(path, flags, 0o666)
+                break
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise StorageError(error, "open", path) from None
+                if not make or attempt == 2:
+                    return False
+                self.make_directories(relative.rpartition("/")[0])
+        try:
+            try:
+                write_all(fd, data)
+                if sync:
+                    fs.fsync(fd)
+            finally:
+                fs.close(fd)  # a full NFS or quota says so only here
+        except OSError as error:
+            _unlink_quietly(path)
+            raise StorageError(error, "write", path) from None
+        return True
+
+    def replace(self, relative: str, data: bytes, token: str, *, sync: bool = True) -> None:
+        """Give a file a new content, whole: written beside as `tmp/<token>`, then renamed over it.
+
+        Notes
+        -----
+        A kill leaves the old content, or the new one, and litter in tmp/.
+        """
+        staged = f"tmp/{token}"
+        self.write(staged, data, sync=sync, make=True)
+        path = self.path(relative)
+        try:
+            fs.rename(self.path(staged), path)
+        except OSError as error:
+            # Done and reported as failed, or not done at all: the content tells, for the name was there before.
+            if self.read(relative) != data:
+                _unlink_quietly(self.path(staged))
+                raise StorageError(error, "rename", path) from None
+        if sync:
+            self.sync_directory(relative.rpartition("/")[0])
+
+    def touch(self, relative: str) -> bool:
+        """Set a file's time to now, by whatever clock the file server has; False when it is gone."""
+        path = self.path(relative)
+        try:
+            fs.utime(path)
+            return True
+        except OSError as error:
+            if error.errno in GONE:
+                return False
+            raise StorageError(error, "utime", path) from None
+
+    def make_directory(self, relative: str) -> bool:
+        """Make one directory, no parents; False when its parent is missing. That it is there already is fine."""
+        path = self.path(relative)
+        try:
+            fs.mkdir(path)
+        except OSError as error:
+            if error.errno in GONE:
+                return False
+            if error.errno != errno.EEXIST:
+                raise StorageError(error, "mkdir", path) from None
+        return True
+
+    def make_directories(self, relative: str) -> None:
+        """Make a directory and those above it, up to the queue's own, which must be there."""
+        for _ in range(10):
+            if self.make_directory(relative):
+                return
+            # RACE: whoever finds a directory empty removes it, so a parent just made may be gone again.
+            # (The queue's own directory is never made: it is there, and only seemed gone, or it is an error.)
+            above = relative.rpartition("/")[0]
+            if above:
+                self.make_directories(above)
+        missing = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise StorageError(missing, "mkdir", self.path(relative))
+
+    def remove_directory(self, relative: str) -> bool:
+        """Remove a directory if it is empty; True when it is gone."""
+        path = self.path(relative)
+        try:
+            fs.rmdir(path)
+            return True
+        except OSError as error:
+            if error.errno in GONE:
+                return True
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                return False
+            raise StorageError(error, "rmdir", path) from None
+
+    def unlink(self, relative: str) -> bool:
+        """Remove a file; True when this call removed it, False when it was gone (or its removal was answered so)."""
+        path = self.path(relative)
+        try:
+            fs.unlink(path)
+            return True
+        except OSError as error:
+            if error.errno in GONE:
+                return False
+            raise StorageError(error, "unlink", path) from None
+
+    def remove_tree(self, relative: str) -> None:
+        """Remove a directory with all that is in it: staging, and queues in the trash; never anything that counts."""
+        for name in self.ls(relative) or ():
+            path = f"{relative}/{name}"
+            try:
+                self.unlink(path)
+            except StorageError as error:
+                if error.errno not in (errno.EISDIR, errno.EPERM) or self.ls(path) is None:
+                    raise
+                self.remove_tree(path)
+        self.remove_directory(relative)
+
+    def sync_directory(self, relative: str, may_be_gone: bool = False) -> None:
+        """Put a directory's names on disk (fsync of the directory; POSIX leaves them in memory without it)."""
+        path = self.path(relative)
+        try:
+            fd = fs.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            if may_be_gone and error.errno in GONE:
+                return
+            raise StorageError(error, "open", path) from None
+        try:
+            fs.fsync(fd)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that cannot sync directories
+                raise StorageError(error, "fsync", path) from None
+        finally:
+            _close_quietly(fd)
+
+
+class Appender:
+    """A file with one writer, to which whole lines are added: a journal.
+
+    Notes
+    -----
+    O_APPEND, one write(2) a line. A full disk may leave a torn line: the next line starts with a newline of its own, and
+    readers pass over what is not JSON.
+    """
+
+    def __init__(self, tree: Tree, relative: str) -> None:
+        self._path = tree.path(relative)
+        self._torn = False
+        self.unsynced = False
+        try:
+            self._fd = fs.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise StorageError(error, "open", self._path) from None
+
+    @property
+    def fd(self) -> int:
+        """The open file, for a child process to write to."""
+        return self._fd
+
+    def size(self) -> int:
+        """Bytes in the file now."""
+        try:
+            return fs.fstat(self._fd).st_size
+        except OSError as error:
+            raise StorageError(error, "fstat", self._path) from None
+
+    def append(self, line: bytes) -> None:
+        """Add one line, which ends in a newline.
+
+        Raises
+        ------
+        StorageError
+            When not all of it could be written; the line counts as not written.
+        """
+        data = b"\n" + line if self._torn else line
+        try:
+            self._torn = True
+            if fs.write(self._fd, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._torn = False
+        except OSError as error:
+            raise StorageError(error, "write", self._path) from None
+        self.unsynced = True
+
+    def sync(self) -> None:
+        """Put what was added on disk."""
+        if not self.unsynced:
+            return
+        try:
+            fs.fsync(self._fd)
+        except OSError as error:
+            raise StorageError(error, "fsync", self._path) from None
+        self.unsynced = False
+
+    def close(self) -> None:
+        """Close the file; what could not be written shows as an error."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            fs.close(fd)
+        except OSError as error:
+            raise StorageError(error, "close", self._path) from None
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of data, however many calls it takes."""
+    written = fs.write(fd, data)
+    while written < len(data):
+        written += fs.write(fd, data[written:])
+
+
+def _read_all(fd: int) -> bytes:
+    data = piece = fs.read(fd, 65536)
+    while piece:
+        piece = fs.read(fd, _CHUNK)
+        data += piece
+    return data
+
+
+def _close_quietly(fd: int) -> None:
+    try:
+        fs.close(fd)
+    except OSError:  # read-only: nothing can have been lost
+        return
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        fs.unlink(path)
+    except OSError:  # litter in tmp at worst
+        return

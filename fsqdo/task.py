@@ -1,0 +1,431 @@
+"""What a task is: its state, its definition (the content of its file), the outcome of an attempt. Data and JSON, no files.
+
+A definition is one JSON object on one line. Fields at their defaults are left out, unknown fields are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone
+from enum import Enum
+from json.encoder import encode_basestring_ascii as quote_json
+from typing import Any
+
+from fsqdo.errors import InputError, TaskError, short
+from fsqdo.ids import IdSet, is_range_text
+from fsqdo.names import check_priority
+
+
+class State(str, Enum):
+    """State of a task. A str, read in any case: `State("failed") is State.FAILED`."""
+
+    WAITING = "Waiting"
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    KILLED = "Killed"
+
+    @classmethod
+    def _missing_(cls, value: object) -> State | None:
+        wanted = value.strip().lower() if isinstance(value, str) else ""
+        for state in cls:
+            if state.value.lower() == wanted:
+                return state
+        return None
+
+    @classmethod
+    def read(cls, text: str) -> State:
+        """The state of this name, in any case.
+
+        Raises
+        ------
+        InputError
+            With the list of the states.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            raise InputError(f"{text!r} is not a state", "the states are " + ", ".join(s.value for s in cls)) from None
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def directory(self) -> str:
+        """Name of the state's directory."""
+        return self.value.lower()
+
+    @property
+    def final(self) -> bool:
+        """Whether a task in this state has ended."""
+        return self in (State.SUCCEEDED, State.FAILED, State.KILLED)
+
+
+FINAL_STATES = (State.SUCCEEDED, State.FAILED, State.KILLED)
+
+
+def utc_now() -> str:
+    """This instant, ISO 8601 UTC to the second, as it stands in every JSON file."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def encode_json(value: object) -> str:
+    """JSON on one line.
+
+    Raises
+    ------
+    InputError
+        When the value has no JSON form.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{short(value)} is not JSON-able: {error}") from None
+
+
+def encode_task(task: object) -> str:
+    """Check what is to be a task and return its JSON form.
+
+    A string is a command: it must have something in it beside blanks, no NUL, and be text that UTF-8 can hold.
+
+    Raises
+    ------
+    InputError
+        Naming what is wrong.
+    """
+    if isinstance(task, str):
+        if "\0" in task:
+            raise InputError(f"the command {short(task)} has a NUL byte in it", "no program can be given one")
+        if not task or task.isspace():
+            raise InputError("the task is empty")
+        text = quote_json(task)
+        if "\\ud" in text:
+            _check_surrogates(task)
+        return text
+    if task is None:
+        raise InputError("the task is empty (null)")
+    if isinstance(task, bytes):
+        raise InputError("the task is bytes, not text", "decode it first")
+    return encode_json(task)
+
+
+def _check_surrogates(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the command {short(text)} is not text that UTF-8 can hold") from None
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything about a task beside the task itself; the keyword arguments of `add`.
+
+    Attributes
+    ----------
+    priority
+        Larger runs earlier.
+    requires, after
+        Ids of the tasks that must succeed, or end, first.
+    cores, gpus, mem_mb
+        What the task needs while it runs; mem_mb in MiB.
+    time_request_s, time_limit_s
+        How long it is expected to need; when it is stopped. Seconds.
+    max_retries
+        How often it is run again after a failure; None leaves it to the queue.
+    name, tags
+        For people; a name can also be required within one load.
+    env, cwd
+        More environment variables; the directory it runs in (None: the worker's).
+    created_at
+        ISO 8601 UTC.
+    """
+
+    priority: int = 0
+    requires: IdSet = field(default_factory=IdSet)
+    after: IdSet = field(default_factory=IdSet)
+    cores: int = 1
+    gpus: int = 0
+    mem_mb: int | None = None
+    time_request_s: float | None = None
+    time_limit_s: float | None = None
+    max_retries: int | None = None
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    created_at: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = [text for text in _option_problems(self) if text]
+        if problems:
+            raise InputError("; ".join(problems))
+
+    @classmethod
+    def of(cls, **given: Any) -> Options:
+        """Make options from keyword arguments, of whatever types people pass.
+
+        Raises
+        ------
+        InputError
+            For an unknown name or a value that cannot be meant.
+        """
+        unknown = sorted(set(given) - set(OPTION_NAMES))
+        if unknown:
+            raise InputError(f"unknown task option {unknown[0]!r}", "the options are " + ", ".join(sorted(OPTION_NAMES)))
+        values = {key: value for key, value in given.items() if value is not None}
+        for key in ("requires", "after"):
+            if key in values:
+                values[key] = IdSet.of(values[key])
+        if "tags" in values:
+            values["tags"] = _words(values["tags"])
+        if isinstance(values.get("cwd"), (str, os.PathLike)) and values["cwd"]:
+            values["cwd"] = os.path.abspath(os.fspath(values["cwd"]))
+        return cls(**values)
+
+    def suffix(self) -> str:
+        """The options as they follow the task in its JSON object: `,"priority":5,…}`, without the requirements."""
+        text = ""
+        for name in _WRITTEN:
+            value = getattr(self, name)
+            if value != _DEFAULTS[name]:
+                text += f',"{name}":{encode_json(value)}'
+        return text + "}"
+
+
+def _option_problems(o: Options) -> Iterable[str]:
+    check_priority(o.priority)
+    for key, lowest in (("cores", 1), ("gpus", 0), ("mem_mb", 1), ("max_retries", 0)):
+        value = getattr(o, key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
+            yield f"{key} is {short(value)}, but must be an integer of at least {lowest}"
+    for key in ("time_request_s", "time_limit_s"):
+        value = getattr(o, key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12):
+            yield f"{key} is {short(value)}, but must be a positive number of seconds"
+    if o.name is not None and (not isinstance(o.name, str) or not o.name.strip() or is_range_text(o.name) or not _plain(o.name)):
+        yield f"{short(o.name)} cannot be a task's name: it must be text that does not look like an id"
+    if not isinstance(o.tags, tuple) or not all(isinstance(tag, str) and _plain(tag) for tag in o.tags):
+        yield f"tags are {short(o.tags)}, but must be words"
+    if not isinstance(o.env, Mapping) or not all(_env_ok(key, value) for key, value in o.env.items()):
+        yield f"env is {short(o.env)}, but must map names to texts (no NUL; no = in a name)"
+    if o.cwd is not None and not (isinstance(o.cwd, str) and o.cwd and _plain(o.cwd)):
+        yield f"cwd {short(o.cwd)} cannot be a directory"
+
+
+def _words(tags: Any) -> Any:
+    """Tags as a tuple; one alone is a word, not its letters. What cannot be tags is left for the check."""
+    if isinstance(tags, str):
+        return (tags,)
+    return tuple(tags) if isinstance(tags, Iterable) and not isinstance(tags, (bytes, Mapping)) else tags
+
+
+def _plain(text: str) -> bool:
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
+
+
+def _env_ok(key: object, value: object) -> bool:
+    return (
+        isinstance(key, str) and isinstance(value, str) and key != "" and "=" not in key and _plain(key) and _plain(value)
+    )
+
+
+OPTION_NAMES = tuple(f.name for f in fields(Options))
+_DEFAULTS = {name: getattr(Options(), name) for name in OPTION_NAMES} | {"tags": (), "env": {}}
+_WRITTEN = [name for name in OPTION_NAMES if name not in ("priority", "requires", "after")]
+
+
+def requirement_text(priority: int, requires: IdSet, after: IdSet) -> str:
+    """The part of a definition that decides where the task is filed."""
+    text = f',"priority":{priority}' if priority else ""
+    if requires:
+        text += f',"requires":{encode_json(requires.to_json())}'
+    if after:
+        text += f',"after":{encode_json(after.to_json())}'
+    return text
+
+
+@dataclass(frozen=True)
+class Definition:
+    """The content of a task's file.
+
+    Attributes
+    ----------
+    id
+        Unique in the queue, for ever.
+    task
+        A string (a command) or any JSON value (an object task).
+    options
+        Everything else fsqdo knows of.
+    extra
+        Fields it does not know; kept as they are.
+    """
+
+    id: int
+    task: Any
+    options: Options = field(default_factory=Options)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line, ending in a newline."""
+        o = self.options
+        middle = requirement_text(o.priority, o.requires, o.after)
+        end = o.suffix()
+        if self.extra:
+            end = end[:-1] + "," + encode_json(dict(self.extra))[1:]
+        return f'{{"id":{self.id},"task":{encode_task(self.task)}{middle}{end}\n'
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Definition:
+        """Read a definition.
+
+        Raises
+        ------
+        TaskError
+            Saying what is wrong with it.
+        """
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise TaskError(f"the task's file is not JSON: {error}") from None
+        if not isinstance(raw, dict) or "task" not in raw or type(raw.get("id")) is not int:
+            raise TaskError("the task's file is not an object with an integer `id` and a `task`")
+        task_id, task = raw.pop("id"), raw.pop("task")
+        try:
+            if task is None or isinstance(task, str):
+                encode_task(task)
+            known = {key: raw.pop(key) for key in OPTION_NAMES if key in raw}
+            options = _cached_options(known)
+        except (InputError, TypeError, AttributeError) as error:
+            raise TaskError(f"the task's file has a bad field: {error}") from None
+        return cls(task_id, task, options, raw)
+
+    def words(self) -> str:
+        """The task as people see it: the command, or the object as JSON."""
+        return self.task if isinstance(self.task, str) else json.dumps(self.task)
+
+
+_options_seen: dict[str, Options] = {}
+
+
+def _cached_options(known: dict[str, Any]) -> Options:
+    """The tasks of a load differ in their commands and share their options: check those once."""
+    key = str(known)
+    options = _options_seen.get(key)
+    if options is None:
+        options = Options(**_revived(known))
+        if len(_options_seen) >= 100:
+            _options_seen.clear()
+        _options_seen[key] = options
+    return options
+
+
+def _revived(known: dict[str, Any]) -> dict[str, Any]:
+    values = {key: value for key, value in known.items() if value is not None}
+    for key in ("requires", "after"):
+        if key in values:
+            values[key] = IdSet.of(values[key])
+    if "tags" in values:
+        values["tags"] = _words(values["tags"])
+    return values
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attempt ended; one line of a worker's journal.
+
+    Attributes
+    ----------
+    name
+        The task's name with its counters, as it was while it ran: the key.
+    outcome
+        "succeeded", "failed" (for good), "retry" (failed, goes back), "interrupted" or "killed".
+    to
+        Where the task's file goes, relative to the queue: replaying the line completes the move.
+    exit_code, signal
+        Of the command; at most one of them is set.
+    reason
+        In words, where the two do not say it: "time limit of 60 s", "cwd /x does not exist", an exception.
+    log
+        (slot, first byte, end byte) of its output in `logs/<worker>/<slot>.log`, or None.
+    result
+        What the function returned.
+    """
+
+    name: str
+    outcome: str
+    to: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    elapsed_s: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+    slot: int | None = None
+    log: tuple[int, int, int] | None = None
+    cpu_s: float | None = None
+    max_rss_kb: int | None = None
+    result: Any = None
+    worker: str | None = None
+
+    def to_json(self) -> str:
+        """One line, ending in a newline; nulls are left out, and so is the worker, whose journal it is."""
+        text = f'{{"name":"{self.name}","outcome":"{self.outcome}","to":"{self.to}"'
+        for key in _OUTCOME_FIELDS:
+            value = getattr(self, key)
+            if value is not None:
+                text += f',"{key}":{encode_json(value)}'
+        return text + "}\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, worker: str | None = None) -> Outcome | None:
+        """Read a line; None when it is torn or of a kind this release does not know."""
+        try:
+            raw = json.loads(text)
+            if raw.get("log") is not None:
+                slot, first, end = raw["log"]
+                raw["log"] = (int(slot), int(first), int(end))
+            return cls(worker=worker, **{key: value for key, value in raw.items() if key in _OUTCOME_KEYS})
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return None
+
+    def how(self) -> str:
+        """How it ended, in words."""
+        if self.reason:
+            return self.reason
+        if self.signal is not None:
+            return f"killed by signal {self.signal}"
+        if self.exit_code is not None:
+            return f"exit code {self.exit_code}"
+        return self.outcome
+
+
+_OUTCOME_FIELDS = [f.name for f in fields(Outcome) if f.name not in ("name", "outcome", "to", "worker")]
+_OUTCOME_KEYS = frozenset(["name", "outcome", "to", *_OUTCOME_FIELDS])
+
+
+def command_from(task: object, script: str) -> str:
+    """Expand a script template for one task.
+
+    Parameters
+    ----------
+    task
+        A command: its text follows the script as it is. An object: `{key}` in the script becomes its value, quoted for the
+        shell; `{{` and `}}` are braces. Any other value: its JSON form follows the script, quoted.
+
+    Raises
+    ------
+    TemplateError
+        For a missing key (naming the keys there are), attribute or index access, conversions and format tricks.
+    """
+    from fsqdo.template import expand
+
+    if isinstance(task, str):
+        return f"{script} {task}"
+    if isinstance(task, dict):
+        return expand(script, task)
+    return f"{script} {shlex.quote(json.dumps(task))}"

@@ -1,0 +1,84 @@
+"""The pass: finish what others left in the middle, release retries, promote, recover. Any worker or shell may run it.
+
+A soft lock keeps a thousand workers from all doing it at once. It only saves work: not got three times running, or held by
+somebody long dead, the pass is done all the same, since every part of it can be done by several at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fsqdo import packs, requirements
+from fsqdo.errors import InputError
+from fsqdo.recovery import recover
+from fsqdo.store import Store
+from fsqdo.task import State, encode_json
+
+_PATIENCE = 3
+
+
+class Passes:
+    """The passes of one process over one queue.
+
+    Notes
+    -----
+    Only renames that are decisions of their own; a kill anywhere leaves what the next pass goes on with.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._complete_loads: set[str] = set()
+        self._refused = 0
+
+    def run(self) -> bool:
+        """Do the pass unless somebody else is at it; True when something moved."""
+        lock = self._lock()
+        if lock is None:
+            return False
+        try:
+            targets = packs.roll_forward(self._store, self._complete_loads)
+            moved = requirements.look_again(self._store, targets)
+            moved += requirements.promote(self._store)
+            moved += sum(recovery.tasks for recovery in recover(self._store))
+            return moved > 0
+        finally:
+            if lock is not False:
+                lock.release()
+
+    def _lock(self) -> Any:
+        """The lock, False when it is done without, None when others are at it."""
+        from filelock import SoftFileLock, Timeout
+
+        lock = SoftFileLock(self._store.path("locks/pass"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            self._refused += 1
+            if self._refused < _PATIENCE:
+                return None
+            self._refused = 0
+            return False
+        except OSError:  # locks do not work here: nothing rests on them
+            return False
+        self._refused = 0
+        return lock
+
+    def more_to_come(self) -> bool:
+        """Whether a task that is not pending now may become so by itself: a retry is due, or what somebody waits for runs."""
+        if next(self._store.delayed(), None) is not None:
+            return True
+        holds = {requirement for requirement, _ in self._store.watched()}
+        if not holds:
+            return False
+        return any(entry.name.first in holds for entry in self._store.entries(State.RUNNING))
+
+
+def json_able(value: object) -> object:
+    """What a function returned, if it can be kept; None otherwise (the task has succeeded all the same)."""
+    try:
+        encode_json(value)
+    except InputError:
+        return None
+    return value
+
+

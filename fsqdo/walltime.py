@@ -1,0 +1,56 @@
+"""Walltimes as people write them: `24:00:00`, `30:00`, `0:120:00`, `45`. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from fsqdo.errors import InputError
+
+_FORM = re.compile(r"[0-9]{1,9}(?::[0-9]{1,9}){0,2}\Z")
+_FORMS = "write h:m:s, m:s, or minutes: 24:00:00, 30:00, 45"
+_MOST_S = 10 * 366 * 86400
+
+
+def parse_walltime(text: str | int) -> int:
+    """Read a walltime.
+
+    Parameters
+    ----------
+    text
+        a:b:c is hours, minutes and seconds, a:b is minutes and seconds, a bare number is minutes (as in Slurm). A part may
+        exceed 60: `0:120:00` is two hours.
+
+    Returns
+    -------
+    int
+        Seconds, at least 1.
+
+    Raises
+    ------
+    InputError
+        When it is something else, nothing at all, or beyond ten years.
+    """
+    written = str(text).strip() if isinstance(text, (str, int)) and not isinstance(text, bool) else ""
+    if not _FORM.match(written):
+        raise InputError(f"{_short(text)} is not a walltime", _FORMS)
+    parts = [int(part) for part in written.split(":")]
+    if len(parts) == 1:
+        parts.append(0)
+    seconds = 0
+    for part in parts:
+        seconds = seconds * 60 + part
+    if not 0 < seconds <= _MOST_S:
+        raise InputError(f"the walltime {written} is {'nothing' if not seconds else 'more than ten years'}", _FORMS)
+    return seconds
+
+
+def format_walltime(seconds: int) -> str:
+    """Write a walltime as h:mm:ss, the form that every batch system takes."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
