@@ -228,10 +228,11 @@ class Bulk:
     def _reset_one(self, entry: Entry, rerun: IdSet, targets: set[int]) -> bool:
         """One move, under a fresh name. What requires another that is reset, too, waits for that one anew."""
         options = self._options(entry)
-        later = IdSet((first, last) for first, last in rerun.ranges if last > entry.name.first)
-        directory, hold = requirements.place(
-            self._store, requirements.Finals(self._store), entry.name, options, also_open=later
-        )
+        directory, hold = requirements.pending_place(entry.name, options), None
+        if options.requires or options.after:
+            later = IdSet((first, last) for first, last in rerun.ranges if last > entry.name.first)
+            finals = requirements.Finals(self._store)
+            directory, hold = requirements.place(self._store, finals, entry.name, options, also_open=later)
         if hold is not None:
             targets.add(hold)
         if not self._store.move(entry.path, fresh_path(entry, directory, renew=True)):

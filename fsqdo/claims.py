@@ -25,15 +25,11 @@ _CROWD = 8
 
 
 class Claim(NamedTuple):
-    """A task that this worker now holds: its name and the bytes of its file."""
+    """A task that this worker now holds: its name, its file in the worker's directory, and what was in that."""
 
     name: TaskName
+    file: str
     content: bytes
-
-    @property
-    def path(self) -> str:
-        """File name in the worker's directory."""
-        return f"{self.name}.json"
 
 
 class Claimer:
@@ -56,7 +52,7 @@ class Claimer:
         self._own = f"running/{worker}"
         self._worker = worker
         self._directory = ""
-        self._names: list[str] = []
+        self._names: list[tuple[str, TaskName]] = []
         self._priority: int | None = None
         self._looked = float("-inf")
         self._crowded = False
@@ -83,9 +79,8 @@ class Claimer:
         while True:
             if (not self._names or time.monotonic() - self._looked > LOOK_S) and not self._look():
                 return None
-            file = self._names.pop()
-            name = parse_task(file)
-            if name is None or name.id in self.unfit:
+            file, name = self._names.pop()
+            if name.id in self.unfit:
                 continue
             claimed = self._take(file, name)
             if claimed is not None:
@@ -100,12 +95,14 @@ class Claimer:
 
     def _take(self, file: str, name: TaskName) -> Claim | None:
         # A name with @<worker> came by somebody's mv: under a fresh name, so that no journal knows an outcome for it.
-        own = name if name.worker is None else moved_by_hand(name)
-        if not self._store.move(f"{self._directory}/{file}", f"{self._own}/{own}.json", make=False):
+        if name.worker is not None:
+            name = moved_by_hand(name)
+        own = name.file
+        if not self._store.move(f"{self._directory}/{file}", f"{self._own}/{own}", make=False):
             if self._store.ls(self._own) is None:
                 raise FencedError(f"{self._store.path(self._own)} is gone: this worker was declared dead")
             return None
-        return Claim(own, self._store.read(f"{self._own}/{own}.json") or b"")
+        return Claim(name, own, self._store.read(f"{self._own}/{own}") or b"")
 
     def _look(self) -> bool:
         """Find where to claim next; False when nothing is pending."""
@@ -122,7 +119,7 @@ class Claimer:
         """Choose a bundle of this priority and list it; False when there is nothing in any."""
         directory = f"pending/{priority}"
         names = sorted(self._store.ls(directory) or ())
-        loose = [name for name in names if parse_task(name)]
+        loose = _tasks_among(names)
         if self._enter(directory, loose, priority):  # somebody's mv
             return True
         found = self._store.bundles(directory)
@@ -148,7 +145,7 @@ class Claimer:
     def _list(self, bundle: str, priority: int) -> bool:
         """List a bundle; one found empty (but for its spent marker) is removed."""
         listed = self._store.ls(bundle) or []
-        tasks = [name for name in listed if parse_task(name)]
+        tasks = _tasks_among(listed)
         if self._enter(bundle, tasks, priority):
             return True
         if tasks:
@@ -163,8 +160,8 @@ class Claimer:
         self._store.remove_directory(bundle)
         return False
 
-    def _enter(self, directory: str, tasks: list[str], priority: int) -> bool:
-        fit = [name for name in tasks if (parsed := parse_task(name)) is not None and parsed.id not in self.unfit]
+    def _enter(self, directory: str, tasks: list[tuple[str, TaskName]], priority: int) -> bool:
+        fit = [task for task in tasks if task[1].id not in self.unfit] if self.unfit else tasks
         if not fit:
             return False
         fit.sort(reverse=True)
@@ -190,3 +187,7 @@ class Claimer:
         finally:
             self.openings.discard(opening)
         return bundle is not None and self._list(bundle, priority)
+
+
+def _tasks_among(files: list[str]) -> list[tuple[str, TaskName]]:
+    return [(file, name) for file in files if (name := parse_task(file)) is not None]

@@ -318,7 +318,10 @@ class _File:
     def _items(
         self, loader: yaml.SafeLoader, node: yaml.Node | None, what: str, valid: tuple[str, ...] = ()
     ) -> Iterator[tuple[str, str, yaml.Node]]:
-        """Yield (key, where, value) of a mapping. Null is an empty one; a null is as if the key were left out, where keys are given."""
+        """Yield (key, where, value) of a mapping; null is an empty one.
+
+        Where the valid keys are given, a null value is as if its key were left out.
+        """
         if node is None or node.tag == _NULL:
             return
         if node.tag != "tag:yaml.org,2002:map":

@@ -91,7 +91,7 @@ def _usage() -> tuple[float, int]:
 
 
 def _enter(home: int, cwd: str | None, env: Mapping[str, str], originals: dict[str, str | None]) -> str | None:
-    """Set environment and directory for a task; say what is wrong. `originals` has what the variables set so far were before."""
+    """Set environment and directory for a task; say what is wrong. `originals` has what the variables set so far had been."""
     os.fchdir(home)  # by descriptor: no look-up of a path for every task
     if cwd is not None:
         try:
@@ -157,7 +157,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """An exception on one line, as far as it can be said."""
+    """Put an exception on one line, as far as it can be said."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - whatever its __str__ raises
@@ -166,9 +166,9 @@ def in_words(error: BaseException) -> str:
 
 
 def _say(text: str) -> None:
-    """A line in the log."""
+    """Write a line to the log."""
     try:
-        print(text, file=sys.stderr)
+        sys.stderr.write(text + "\n")
     except (OSError, ValueError):
         pass  # the disk is full, or the function closed it: the answer still tells
 

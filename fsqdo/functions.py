@@ -238,7 +238,7 @@ class _Child:
         return True
 
     def read_answer(self) -> dict[str, Any] | None:
-        """The answer, if all of it has come."""
+        """Take the answer, if all of it has come."""
         while self.answers is not None and not self._buffer.endswith(b"\n"):
             try:
                 piece = os.read(self.answers, _READ_BYTES)
@@ -254,7 +254,7 @@ class _Child:
         return answer
 
     def reap(self) -> Gone | None:
-        """How it ended, if it has."""
+        """Collect it if it has ended, and say how."""
         if self._gone is None:
             if self.answers is None and time.monotonic() - self._closed_at > _CLOSING_S:
                 self.signal(signal.SIGKILL)  # the function has closed the pipe and goes on: no answer can come

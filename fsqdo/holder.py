@@ -74,7 +74,7 @@ class Holder:
 
     def _task(self, claim: Claim) -> Task | None:
         member = self._join()
-        entry = Entry(State.RUNNING, member.directory, claim.path, claim.name)
+        entry = Entry(State.RUNNING, member.directory, claim.file, claim.name)
         self._attempts[str(claim.name)] = begin()
         try:
             return Task(entry, definition_of(self._store, entry), Outcomes(self._store), self)
@@ -82,7 +82,7 @@ class Holder:
             attempt = self._attempts.pop(str(claim.name))
             attempt.reason = str(error)
             attempt.detail = "content of its file:\n" + claim.content[:2000].decode(errors="replace")
-            self._finish(claim.path, entry, attempt, "failed")
+            self._finish(claim.file, entry, attempt, "failed")
             return self.get(0.0)
 
     def set_state(self, task: Task, state: State, err: int | None, message: str | None) -> None:

@@ -52,6 +52,25 @@ def definition_from(store: Store, name: TaskName, content: bytes) -> Definition:
         return Definition.from_json(line)
 
 
+def claimed_definition(store: Store, path: str, name: TaskName, content: bytes) -> Definition:
+    """The definition of a task this process holds; its file is mended when a power cut tore it and its load has it.
+
+    Raises
+    ------
+    TaskError
+        When the file cannot be read and no load has the task.
+    """
+    try:
+        definition = Definition.from_json(content)
+        if definition.id == name.id:
+            return definition
+    except TaskError:
+        pass
+    definition = definition_from(store, name, content)
+    store.replace(path, definition.to_json().encode(), f"mended.{new_token()}", sync=False)
+    return definition
+
+
 def definitions(store: Store, entry: Entry) -> Iterator[Definition]:
     """Yield the definitions of all tasks of a marker, in the order of their ids."""
     assert_pack = entry.name

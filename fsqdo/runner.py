@@ -256,7 +256,7 @@ class Spawner:
         return shell(command, environ, log_fd)
 
     def _words(self, command: str) -> list[str] | None:
-        """The words of a command without shell syntax; None when only a shell can tell."""
+        """Split a command without shell syntax into words; None when only a shell can tell."""
         if _PLAIN_COMMAND.fullmatch(command) is None:
             return None
         words = command.split()
@@ -309,7 +309,7 @@ def _exported_functions(environ: Mapping[bytes, bytes]) -> frozenset[str]:
 
 
 def _logical_name(pwd: bytes | None, directory: bytes) -> bytes:
-    """The name of the current directory that a shell would go on using: PWD if it is right (it may go through a link)."""
+    """Name the current directory as a shell would go on doing: by PWD if that is right (it may go through a link)."""
     try:
         return pwd if pwd is not None and pwd.startswith(b"/") and os.path.samefile(pwd, directory) else directory
     except OSError:

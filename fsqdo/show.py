@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 from fsqdo import journal
@@ -36,7 +35,7 @@ def show(store: Store, task: Task) -> dict[str, Any]:
 
 
 def _attempt(outcome: Outcome) -> dict[str, Any]:
-    said = {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name != "to"}
+    said = {key: value for key, value in outcome._asdict().items() if key != "to"}
     if outcome.log is not None and outcome.worker is not None:
         said["log"] = {"path": journal.log_path(outcome.worker, outcome.log[0]), "first": outcome.log[1], "end": outcome.log[2]}
     return {key: value for key, value in said.items() if value is not None}

@@ -6,8 +6,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -21,7 +20,7 @@ class Signals:
     Parameters
     ----------
     interrupt_calls
-        Inside `interruptible()` a stop signal raises `Signals.Interrupted`.
+        Inside `call` a stop signal raises `Signals.Interrupted`.
 
     Attributes
     ----------
@@ -77,12 +76,11 @@ class Signals:
         taken, self.got = self.got, []
         return taken
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Let a stop signal end the body."""
+    def call(self, function: Callable[[Any], Any], argument: object) -> Any:
+        """Call a function, which a stop signal ends with `Signals.Interrupted`."""
         self._inside = self._interrupt_calls
         try:
-            yield
+            return function(argument)
         finally:
             self._inside = False
 

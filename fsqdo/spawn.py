@@ -89,7 +89,7 @@ def _posix_spawn(program: str, argv: list[str], environ: dict[bytes, bytes], log
 
 
 def _popen(program: str, argv: list[str], environ: dict[bytes, bytes], log_fd: int) -> int:
-    """The same for a Python that was built where posix_spawn knew no sessions (glibc before 2.26, as conda's often is)."""
+    """Do the same in a Python that was built where posix_spawn knew no sessions (glibc before 2.26, as conda's often is)."""
     import subprocess
 
     old_mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())  # subprocess would hand ours on
@@ -131,7 +131,7 @@ def _script(command: str, environ: dict[bytes, bytes], log_fd: int) -> int:
 
 
 def _nameless_file() -> int:
-    """An empty file without a name, in memory where the system has that; its descriptor is inherited."""
+    """Make an empty file without a name, in memory where the system has that; its descriptor is inherited."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("fsqdo-command", 0)
     import tempfile

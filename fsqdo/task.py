@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from enum import Enum
 from json.encoder import encode_basestring_ascii as quote_json
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsqdo.errors import InputError, TaskError, short
 from fsqdo.ids import IdSet, is_range_text
@@ -69,9 +70,16 @@ class State(str, Enum):
 FINAL_STATES = (State.SUCCEEDED, State.FAILED, State.KILLED)
 
 
+_now: tuple[int, str] = (0, "")
+
+
 def utc_now() -> str:
     """This instant, ISO 8601 UTC to the second, as it stands in every JSON file."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    global _now
+    second = int(time.time())
+    if second != _now[0]:  # a thousand tasks a second share the text
+        _now = (second, datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return _now[1]
 
 
 def encode_json(value: object) -> str:
@@ -99,26 +107,26 @@ def encode_task(task: object) -> str:
         Naming what is wrong.
     """
     if isinstance(task, str):
-        if "\0" in task:
-            raise InputError(f"the command {short(task)} has a NUL byte in it", "no program can be given one")
-        if not task or task.isspace():
-            raise InputError("the task is empty")
-        text = quote_json(task)
-        if "\\ud" in text:
-            _check_surrogates(task)
-        return text
+        check_command(task)
+        return quote_json(task)
     if task is None:
-        raise InputError("the task is empty (null)")
+        check_command(task)
     if isinstance(task, bytes):
         raise InputError("the task is bytes, not text", "decode it first")
     return encode_json(task)
 
 
-def _check_surrogates(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"the command {short(text)} is not text that UTF-8 can hold") from None
+def check_command(command: str | None) -> None:
+    """Raise InputError for what cannot be a command."""
+    if not command or command.isspace():
+        raise InputError("the task is empty" if command is not None else "the task is empty (null)")
+    if "\0" in command:
+        raise InputError(f"the command {short(command)} has a NUL byte in it", "no program can be given one")
+    if not command.isascii():
+        try:
+            command.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"the command {short(command)} is not text that UTF-8 can hold") from None
 
 
 @dataclass(frozen=True)
@@ -249,8 +257,7 @@ def requirement_text(priority: int, requires: IdSet, after: IdSet) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(NamedTuple):
     """The content of a task's file.
 
     Attributes
@@ -267,8 +274,8 @@ class Definition:
 
     id: int
     task: Any
-    options: Options = field(default_factory=Options)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = Options()
+    extra: Mapping[str, Any] = {}
 
     def to_json(self) -> str:
         """One line, ending in a newline."""
@@ -289,7 +296,7 @@ class Definition:
             Saying what is wrong with it.
         """
         try:
-            raw = json.loads(text)
+            raw = _decode(text if isinstance(text, str) else text.decode())
         except (ValueError, RecursionError) as error:
             raise TaskError(f"the task's file is not JSON: {error}") from None
         if not isinstance(raw, dict) or "task" not in raw or type(raw.get("id")) is not int:
@@ -297,31 +304,32 @@ class Definition:
         task_id, task = raw.pop("id"), raw.pop("task")
         try:
             if task is None or isinstance(task, str):
-                encode_task(task)
-            known = {key: raw.pop(key) for key in OPTION_NAMES if key in raw}
-            options = _cached_options(known)
+                check_command(task)
+            options, extra = _options_and_extra(raw)
         except (InputError, TypeError, AttributeError) as error:
             raise TaskError(f"the task's file has a bad field: {error}") from None
-        return cls(task_id, task, options, raw)
+        return cls(task_id, task, options, extra)
 
     def words(self) -> str:
         """The task as people see it: the command, or the object as JSON."""
         return self.task if isinstance(self.task, str) else json.dumps(self.task)
 
 
-_options_seen: dict[str, Options] = {}
+_decode = json.JSONDecoder().decode
+_seen: dict[str, tuple[Options, Mapping[str, Any]]] = {}
 
 
-def _cached_options(known: dict[str, Any]) -> Options:
-    """The tasks of a load differ in their commands and share their options: check those once."""
-    key = str(known)
-    options = _options_seen.get(key)
-    if options is None:
-        options = Options(**_revived(known))
-        if len(_options_seen) >= 100:
-            _options_seen.clear()
-        _options_seen[key] = options
-    return options
+def _options_and_extra(raw: dict[str, Any]) -> tuple[Options, Mapping[str, Any]]:
+    """The tasks of a load differ in their commands and share the rest: check that once."""
+    key = str(raw)
+    found = _seen.get(key)
+    if found is None:
+        known = {name: raw.pop(name) for name in OPTION_NAMES if name in raw}
+        found = (Options(**_revived(known)), raw)
+        if len(_seen) >= 100:
+            _seen.clear()
+        _seen[key] = found
+    return found
 
 
 def _revived(known: dict[str, Any]) -> dict[str, Any]:
@@ -334,8 +342,7 @@ def _revived(known: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one attempt ended; one line of a worker's journal.
 
     Attributes
@@ -375,10 +382,21 @@ class Outcome:
     def to_json(self) -> str:
         """One line, ending in a newline; nulls are left out, and so is the worker, whose journal it is."""
         text = f'{{"name":"{self.name}","outcome":"{self.outcome}","to":"{self.to}"'
-        for key in _OUTCOME_FIELDS:
+        # Written out by hand: this is done once a task, and json.dumps a field costs more than the move itself.
+        for key in ("started_at", "ended_at"):
             value = getattr(self, key)
             if value is not None:
-                text += f',"{key}":{encode_json(value)}'
+                text += f',"{key}":"{value}"'
+        for key in ("elapsed_s", "exit_code", "signal", "slot", "cpu_s", "max_rss_kb"):
+            value = getattr(self, key)
+            if value is not None:
+                text += f',"{key}":{value}'
+        if self.log is not None:
+            text += ',"log":[%d,%d,%d]' % self.log
+        if self.reason is not None:
+            text += f',"reason":{quote_json(self.reason)}'
+        if self.result is not None:
+            text += f',"result":{encode_json(self.result)}'
         return text + "}\n"
 
     @classmethod
@@ -404,8 +422,7 @@ class Outcome:
         return self.outcome
 
 
-_OUTCOME_FIELDS = [f.name for f in fields(Outcome) if f.name not in ("name", "outcome", "to", "worker")]
-_OUTCOME_KEYS = frozenset(["name", "outcome", "to", *_OUTCOME_FIELDS])
+_OUTCOME_KEYS = frozenset(Outcome._fields) - {"worker"}
 
 
 def command_from(task: object, script: str) -> str:

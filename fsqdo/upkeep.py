@@ -29,6 +29,7 @@ class Passes:
         self._store = store
         self._complete_loads: set[str] = set()
         self._refused = 0
+        self._workers = 1
 
     def run(self) -> bool:
         """Do the pass unless somebody else is at it; True when something moved."""
@@ -45,8 +46,16 @@ class Passes:
             if lock is not False:
                 lock.release()
 
+    @property
+    def sharers(self) -> int:
+        """Number of workers that share the work of the passes, as seen in the last one; at least 1."""
+        return max(1, self._workers)
+
     def _lock(self) -> Any:
         """The lock, False when it is done without, None when others are at it."""
+        self._workers = len(self._store.ls("running") or ())
+        if self._workers <= 1:
+            return False  # nobody to share with, so the library need not be imported
         from filelock import SoftFileLock, Timeout
 
         lock = SoftFileLock(self._store.path("locks/pass"), timeout=0)

@@ -21,7 +21,7 @@ from fsqdo.errors import FencedError, FsqdoError, InputError, StorageError, Task
 from fsqdo.journal import log_path, lookup
 from fsqdo.member import Member
 from fsqdo.names import DRAIN, TaskName, moved_by_hand, parse_opening, parse_task
-from fsqdo.packs import definition_from, drop
+from fsqdo.packs import claimed_definition, drop
 from fsqdo.policy import Attempt, begin, decide
 from fsqdo.recovery import complete
 from fsqdo.requirements import pending_place
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 GRACE_S = 10.0
 SCAN_S = 5.0
 SYNC_S = 5.0
+_FILL_S = 0.05
+_PAUSED_LOOK_S = 3.0
 PASS_S = 120.0
 _IDLE_FIRST_S = 0.1
 _IDLE_MOST_S = 30.0
@@ -114,6 +116,9 @@ class Summary:
 
     def count(self, kind: str) -> None:
         """Add one attempt that ended so."""
+        if kind == "succeeded":
+            self.succeeded += 1
+            return
         attribute = {"retry": "retried"}.get(kind, kind)
         setattr(self, attribute, getattr(self, attribute) + 1)
 
@@ -298,13 +303,16 @@ class Worker:
                 self._enforce(slot, now)
         if now >= self._next_scan:
             self._next_scan = now + SCAN_S
-            self._scan()
+            try:
+                self._scan()
+            except StorageError as error:
+                self._trouble(error)
         if now >= self._next_sync:
             self._next_sync = now + SYNC_S
             self._sync()
         if now >= self._next_pass:
-            self._next_pass = now + PASS_S * random.uniform(0.75, 1.25)
             self._pass()
+            self._next_pass = now + PASS_S * self._passes.sharers * random.uniform(0.75, 1.25)
 
     def _on_signal(self, number: int) -> None:
         if self._stopping and number == signal.SIGINT:
@@ -365,7 +373,7 @@ class Worker:
             return
         content = self._store.read(path)
         if content is not None:
-            self._adopted.append(Claim(name, content))
+            self._adopted.append(Claim(name, f"{name}.json", content))
 
     def _kill(self, key: str, held: dict[str, _Slot], listed: list[str]) -> None:
         slot = held.get(key)
@@ -395,23 +403,24 @@ class Worker:
 
     # ------------------------------------------------------------ claim
     def _fill(self, now: float) -> None:
-        """Claim and start until the slots are full or nothing more is to be had."""
+        """Claim and start until the slots are full, nothing more is to be had, or it is time to look at orders again."""
+        until = now + _FILL_S
         for slot in self._slots:
-            if slot.run is not None:
-                continue
-            if not self._may_claim(now):
-                return
-            try:
-                claim = self._adopted.pop() if self._adopted else self._claimer.claim()
-                if claim is None:
-                    self._idle()
+            while slot.run is None:  # a function of this process has ended when `_accept` returns
+                if not self._may_claim(now):
                     return
-                self._accept(slot, claim)
-            except StorageError as error:
-                self._trouble(error)
-                return
-            if self._unsaved or self._signals.got or self._next_try > now:
-                return
+                try:
+                    claim = self._adopted.pop() if self._adopted else self._claimer.claim()
+                    if claim is None:
+                        self._idle()
+                        return
+                    self._accept(slot, claim)
+                except StorageError as error:
+                    self._trouble(error)
+                    return
+                now = time.monotonic()
+                if self._unsaved or self._signals.got or self._next_try > now or now > until:
+                    return
 
     def _may_claim(self, now: float) -> bool:
         if self._options.max_tasks is not None and self._started >= self._options.max_tasks:
@@ -423,6 +432,7 @@ class Worker:
             self._paused = self._store.paused()
         if self._paused:
             self._idle_for(now)
+            self._next_try = min(self._next_try, now + _PAUSED_LOOK_S)
             self._end_if_idle(now)
         return not self._paused
 
@@ -432,7 +442,7 @@ class Worker:
         attempt = begin(slot.index)
         slot.claim = claim
         try:
-            definition = definition_from(self._store, claim.name, claim.content)
+            definition = claimed_definition(self._store, f"{self._member.directory}/{claim.file}", claim.name, claim.content)
         except TaskError as error:
             attempt.reason = str(error)
             attempt.detail = "content of its file:\n" + claim.content[:2000].decode(errors="replace")
@@ -475,7 +485,7 @@ class Worker:
             self._claimer.unfit.add(claim.name.id)
             self._options.report(f"task {claim.name.id} is left to other workers: {why}")
             place = pending_place(fresh, slot.options)
-            self._store.move(f"{self._member.directory}/{claim.path}", f"{place}/{fresh.file}")
+            self._store.move(f"{self._member.directory}/{claim.file}", f"{place}/{fresh.file}")
         self._clear(slot)
 
     def _idle(self) -> None:
@@ -566,8 +576,8 @@ class Worker:
         os.environ["FSQDO_TASK_ID"] = str(definition.id)
         kind = "succeeded"
         try:
-            with self._signals.interruptible():
-                attempt.result = upkeep.json_able(function(definition.task))
+            result = self._signals.call(function, definition.task)
+            attempt.result = None if result is None else upkeep.json_able(result)
         except Signals.Interrupted:
             kind, attempt.reason = "interrupted", "stopped by a signal"
         except KeyboardInterrupt:
@@ -639,7 +649,7 @@ class Worker:
             unsaved.journaled = True
         if outcome.result is not None or self._store.paranoid:
             self._member.journal.sync()
-        source = f"{self._member.directory}/{unsaved.claim.path}"
+        source = f"{self._member.directory}/{unsaved.claim.file}"
         if not complete(self._store, source, outcome, unsaved.definition, unsaved.detail):
             self._next_scan = 0.0  # not where it was: fenced, or moved by hand; the listing tells
         if outcome.outcome == "killed":

@@ -119,26 +119,19 @@ class Reply:
 
 
 class BatchSystem(Protocol):
-    """The six answers, and what is known of the system beforehand.
-
-    Attributes
-    ----------
-    name
-        As it stands in a profile.
-    options
-        The options of `launch` that mean something to it; the others have no effect and that is said.
-    poll_s
-        The shortest and the longest pause between two queries, in seconds.
-    """
+    """The six answers, and what is known of the system beforehand."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name in a profile."""
 
     @property
-    def options(self) -> frozenset[str]: ...
+    def options(self) -> frozenset[str]:
+        """The options of `launch` that mean something to it; of the others it is said that they have no effect."""
 
     @property
-    def poll_s(self) -> tuple[float, float]: ...
+    def poll_s(self) -> tuple[float, float]:
+        """The shortest and the longest pause between two queries, in seconds."""
 
     def script(self, spec: JobSpec) -> str:
         """Return the text of the job's script."""
@@ -190,8 +183,8 @@ def line(what: str, value: str) -> str:
 def render(template: str, variables: Mapping[str, str | Sequence[str] | None]) -> str:
     """Fill in the `{{variables}}` of a script's template.
 
-    A line whose variable is unset (None, or an empty list) falls away. A line that uses a list is written once for each item. Values are put
-    in as they are and not looked through for variables again.
+    A line whose variable is unset (None, or an empty list) falls away. A line that uses a list is written once for each
+    item. Values are put in as they are and not looked through for variables again.
 
     Raises
     ------
@@ -203,7 +196,7 @@ def render(template: str, variables: Mapping[str, str | Sequence[str] | None]) -
     for number, text in enumerate(template.split("\n"), 1):
         used = _VARIABLE.findall(text)
         unknown = [name for name in used if name not in variables]
-        problems += [f"line {number}: there is no variable {{{{{name}}}}}; there are {', '.join(variables)}" for name in unknown]
+        problems += [f"line {number}: there is no variable {name!r}; there are {', '.join(variables)}" for name in unknown]
         if not unknown:
             lines += _filled(text, {name: variables[name] for name in used})
     if problems:
@@ -213,8 +206,10 @@ def render(template: str, variables: Mapping[str, str | Sequence[str] | None]) -
 
 def _filled(text: str, values: Mapping[str, str | Sequence[str] | None]) -> list[str]:
     """The lines that one line of a template becomes."""
-    found = [{}]
+    choices: list[dict[str, str]] = [{}]
     for name, value in values.items():
         items = [value] if isinstance(value, str) else value or []
-        found = [{**chosen, name: item} for chosen in found for item in items]
-    return [_VARIABLE.sub(lambda match, chosen=chosen: chosen[match[1]], text) for chosen in found]
+        choices = [{**chosen, name: item} for chosen in choices for item in items]
+    # The pieces at odd places are the names of variables.
+    pieces = _VARIABLE.split(text)
+    return ["".join(chosen[piece] if at % 2 else piece for at, piece in enumerate(pieces)) for chosen in choices]

@@ -2,11 +2,13 @@
 
 A job's id is `<pid>.<start time>@<host>:<pid namespace>`, the start time in clock ticks since boot (field 22 of
 /proc/PID/stat, proc(5)): a pid that was given to another process meanwhile is never mistaken for the job. A job on
-another machine, or in another container, is unknown here, since a pid says nothing about it.
+another machine, or in another container, is unknown here, since a pid says nothing about it. The commands are those of
+`local-jobs.sh`, the script is made from `local.sh`.
 """
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 from collections.abc import Sequence
@@ -15,72 +17,7 @@ from fsqdo.batch import JobSpec, JobState, Reply, render
 from fsqdo.errors import BatchError, ConfigError
 
 _ID = re.compile(r"([1-9][0-9]*)\.([0-9]+)@(\S+)\Z")
-_SHELL = "/bin/sh"
-
-# Sets $place: the host and the pid namespace. Field 22 is the 20th after the name in parentheses, which may hold anything.
-_PLACE = """
-set -f
-read -r host </proc/sys/kernel/hostname && space=$(readlink /proc/self/ns/pid) || {
-  echo 'this machine has no /proc, which jobs of the profile local need' >&2; exit 1; }
-space=${space#*[}
-place=$host:${space%]}
-"""
-
-# $1 is the script, $2 the log. `setsid -f` and not `&`: the shell would start a background job with SIGINT and SIGQUIT ignored,
-# for it and all its tasks. The new session says its id itself, before anything can end it.
-_SUBMIT = (
-    _PLACE
-    + """
-: >>"$2" || exit 1
-exec setsid -f /bin/sh -c '
-set -f
-read -r stat </proc/$$/stat || exit 1
-script=$1 log=$2 place=$3
-set -- ${stat##*)}
-echo "$$.${20}@$place"
-exec /bin/sh "$script" </dev/null >>"$log" 2>&1' fsqdo "$1" "$2" "$place"
-"""
-)
-
-_CANCEL = (
-    _PLACE
-    + """
-code=0
-for id do
-  pid=${id%%.*} start=${id#*.} stat=
-  start=${start%%@*}
-  if [ "${id#*@}" != "$place" ]; then
-    echo "job $id is not on this machine, which is $place" >&2
-    code=1
-    continue
-  fi
-  { read -r stat </proc/"$pid"/stat; } 2>/dev/null
-  set -- ${stat##*)}
-  if [ "${20}" = "$start" ]; then kill -s TERM -- "-$pid" || code=1; fi
-done
-exit $code
-"""
-)
-
-# /proc may be mounted so that others' processes are not shown (hidepid): then a missing one proves nothing, and kill is asked.
-_STATUS = (
-    _PLACE
-    + """
-for id do
-  pid=${id%%.*} stat=
-  if [ "${id#*@}" != "$place" ]; then continue; fi
-  { read -r stat </proc/"$pid"/stat; } 2>/dev/null
-  set -- ${stat##*)}
-  if [ -n "${20}" ]; then echo "$id $1 ${20}"
-  elif [ -r /proc/1/stat ]; then echo "$id gone"
-  else
-    case $(LC_ALL=C kill -0 "$pid" 2>&1) in
-      *[Nn]o\\ such\\ process*) echo "$id gone" ;;
-    esac
-  fi
-done
-"""
-)
+_JOBS = ("/bin/sh", f"{os.path.dirname(os.path.abspath(__file__))}/local-jobs.sh")
 
 
 class Local:
@@ -99,7 +36,7 @@ class Local:
 
     def submit_command(self, spec: JobSpec, script_path: str) -> list[str]:
         """Return the command that starts the script in a session of its own and prints its id."""
-        return [_SHELL, "-c", _SUBMIT, "fsqdo", script_path, spec.output_path]
+        return [*_JOBS, "submit", script_path, spec.output_path]
 
     def job_id(self, reply: Reply) -> str:
         """Read the id that the new session printed."""
@@ -110,11 +47,11 @@ class Local:
 
     def cancel_command(self, batch_ids: Sequence[str]) -> list[str]:
         """Return the command that sends TERM to the process groups of these jobs; the worker does the rest."""
-        return [_SHELL, "-c", _CANCEL, "fsqdo", *_well_formed(batch_ids)]
+        return [*_JOBS, "cancel", *_well_formed(batch_ids)]
 
     def status_command(self, batch_ids: Sequence[str]) -> list[str]:
         """Return the command that reads the process table for all these jobs."""
-        return [_SHELL, "-c", _STATUS, "fsqdo", *_well_formed(batch_ids)]
+        return [*_JOBS, "status", *_well_formed(batch_ids)]
 
     def states(self, batch_ids: Sequence[str], reply: Reply) -> dict[str, JobState]:
         """Read the states: running while the process with the id's start time is there and no zombie."""

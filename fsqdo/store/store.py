@@ -281,7 +281,7 @@ class Store(Tree):
         for line in self.read_lines(f"{directory}/{file}"):
             try:
                 task_file = str(json.loads(line)["name"]) + ".json"
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
             name = names.parse_task(task_file)
             if name is not None:
@@ -320,7 +320,8 @@ class Store(Tree):
             if parsed.tasks is not None:
                 total += parsed.tasks
             elif parsed.round is None and state is not State.KILLED:
-                total += sum(name.endswith(".json") for name in self.ls(f"{state.directory}/{file}") or ())
+                listed = self.ls(f"{state.directory}/{file}") or ()
+                total += sum(name.endswith(".json") and name[:9].isdigit() for name in listed)
             else:
                 total += sum(entry.name.size for entry in self._shard(state, parsed, file, None, set()))
         return total
@@ -369,7 +370,7 @@ def create(directory: str, settings: Settings) -> Store:
     _make_staging(staged.directory)
     try:
         for part in names.TREE_DIRS:
-            staged.make_directory(part)
+            staged.make_directories(part)
         _try_renames(staged)
         staged.write(f"next-id/{names.next_id_name(1, new_token())}", b"", sync=True)
         settings = settings.__class__(

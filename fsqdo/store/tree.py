@@ -283,6 +283,29 @@ class Tree:
             raise StorageError(error, "write", path) from None
         return True
 
+    def claim_name(self, relative: str) -> bool:
+        """Make an empty file under a name that nobody had before; who makes it owns the name.
+
+        Returns
+        -------
+        bool
+            False when the name is taken, by another or by an earlier call of this process whose answer was lost: then it
+            stays unused, and the caller tries the next one. Never do two callers get True.
+
+        Notes
+        -----
+        One open(2) with O_EXCL (on NFS since version 3, open(2)). A kill leaves an empty file: a gap in the names.
+        """
+        path = self.path(relative)
+        try:
+            fd = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno == errno.EEXIST:
+                return False
+            raise StorageError(error, "open", path) from None
+        _close_quietly(fd)  # nothing was written, so nothing can have been lost
+        return True
+
     def replace(self, relative: str, data: bytes, token: str, *, sync: bool = True) -> None:
         """Give a file a new content, whole: written beside as `tmp/<token>`, then renamed over it.
 
