@@ -193,13 +193,24 @@ class Bulk:
     def __init__(self, store: Store, holder: Holder) -> None:
         self._store = store
         self._holder = holder
+        self._opened_under: set[int] = set()
+
+    def _open(self, entry: Entry) -> list[Entry]:
+        if entry.waits_for is not None:
+            self._opened_under.add(entry.waits_for)
+        return self._holder.open(entry)
+
+    def _look_again(self) -> None:
+        """Move on what waits for a requirement that ended while its pack was being opened: its worker did not see it."""
+        requirements.look_again(self._store, self._opened_under)
+        self._opened_under.clear()
 
     def _chosen(
         self, selector: Selector, states: Iterable[State], dry_run: bool, whole: bool = False
     ) -> Iterator[tuple[Entry, int]]:
         self._refuse_unknown_ids(selector)
         selection = Selection(self._store, selector, states)
-        yield from selection.entries(None if dry_run else self._holder.open, whole)
+        yield from selection.entries(None if dry_run else self._open, whole)
 
     def _refuse_unknown_ids(self, selector: Selector) -> None:
         if selector.ids and (selector.ids.highest >= self._store.next_id() or selector.ids.lowest < 1):
@@ -280,6 +291,7 @@ class Bulk:
             if self._store.move(entry.path, fresh_path(entry, f"killed/{shard_name(entry.name.first)}")):
                 requirements.ended(self._store, entry.name.first, succeeded=False)
                 killed += entry.name.first not in (already or ())
+        self._look_again()
         return killed
 
     def reprioritize(self, selector: Selector, priority: int, dry_run: bool) -> int:
@@ -299,6 +311,7 @@ class Bulk:
                 pack = isinstance(entry.name, PackName)
                 directory = f"pending/{priority}" if pack else f"pending/{priority}/{shard_name(entry.name.first)}"
             changed += count * self._store.move(entry.path, fresh_path(entry, directory, priority=priority))
+        self._look_again()
         return changed
 
 

@@ -340,6 +340,7 @@ class _Launcher:
         """Start a job of each size."""
         started: list[Job] = []
         number = _next_number(self.queue.store)
+        self.prepare(number, sizes[0])  # what no script can hold is refused here, before anything is written
         for size in sizes:
             while not self.queue.store.claim_name(script_name(number)):
                 number += 1
@@ -354,6 +355,13 @@ class _Launcher:
         """The job as it is before its submission; nothing is written."""
         spec = self._spec(number, slots)
         script_path = self.queue.store.path(script_name(number))
+        script = self.system.script(spec)
+        try:
+            os.fsencode(script)
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the job's script cannot be written: {error.object[error.start : error.end]!r} is no text here"
+            ) from None
         return Job(
             number=number,
             system=self.system.name,
@@ -365,7 +373,7 @@ class _Launcher:
             command=tuple(self.system.submit_command(spec, script_path)),
             script_path=script_path,
             log_path=spec.output_path,
-            script=self.system.script(spec),
+            script=script,
         )
 
     def _spec(self, number: int, slots: int) -> JobSpec:
@@ -632,6 +640,5 @@ def _note_worker(found: dict[str, list[str]], worker: str, text: bytes) -> None:
         job = json.loads(text).get("job")
     except (ValueError, AttributeError, RecursionError):
         return
-    workers = found.setdefault(str(job), [])
-    if job is not None and worker not in workers:
-        workers.append(worker)
+    if job is not None and worker not in found.setdefault(str(job), []):
+        found[str(job)].append(worker)

@@ -110,8 +110,10 @@ def _empty(store: Store, worker: str, crashed: bool) -> int:
         if file in tasks:
             kill = f"{tasks[file]}.kill" in listed
             returned += _settle(store, f"{top}/{file}", tasks[file], outcomes.get(str(tasks[file])), worker, kill, crashed)
-        elif parse_opening(file):
+        elif (opening := parse_opening(file)) is not None:
             drop(store, top, file)
+            if opening.waits_for is not None:  # it may have ended while its pack was in here
+                requirements.look_again(store, [opening.waits_for])
         elif file.endswith(".kill"):
             if f"{file.removesuffix('.kill')}.json" not in listed:
                 store.unlink(f"{top}/{file}")

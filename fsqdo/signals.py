@@ -35,6 +35,9 @@ class Signals:
     class Interrupted(BaseException):
         """A stop signal came while a function ran."""
 
+    class TimeUp(BaseException):
+        """The function ran longer than it may."""
+
     def __init__(self, interrupt_calls: bool = False) -> None:
         self.got: list[int] = []
         self._interrupt_calls = interrupt_calls
@@ -50,6 +53,7 @@ class Signals:
         self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in _STOP:
             self._before[number] = signal.signal(number, self._note)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._time_up)
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _ignore)
         self._poll.register(self._read_fd, select.POLLIN)
         return self
@@ -76,13 +80,23 @@ class Signals:
         taken, self.got = self.got, []
         return taken
 
-    def call(self, function: Callable[[Any], Any], argument: object) -> Any:
-        """Call a function, which a stop signal ends with `Signals.Interrupted`."""
+    def _time_up(self, number: int, frame: FrameType | None) -> None:
+        if self._inside:
+            self._inside = False
+            raise Signals.TimeUp
+
+    def call(self, function: Callable[[Any], Any], argument: object, limit_s: float) -> Any:
+        """Call a function; a stop signal ends it with `Signals.Interrupted`, the time limit with `Signals.TimeUp`."""
+        timed = self._main and limit_s < float("inf")
         self._inside = self._interrupt_calls
         try:
+            if timed:
+                signal.setitimer(signal.ITIMER_REAL, limit_s)
             return function(argument)
         finally:
             self._inside = False
+            if timed:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def wait(self, seconds: float, fds: list[int]) -> None:
         """Wait until a signal comes (a child's end among them), one of the descriptors is readable, or the time is over."""

@@ -296,7 +296,7 @@ class Definition(NamedTuple):
             Saying what is wrong with it.
         """
         try:
-            raw = _decode(text if isinstance(text, str) else text.decode())
+            raw = _decode(text)
         except (ValueError, RecursionError) as error:
             raise TaskError(f"the task's file is not JSON: {error}") from None
         if not isinstance(raw, dict) or "task" not in raw or type(raw.get("id")) is not int:
@@ -315,7 +315,22 @@ class Definition(NamedTuple):
         return self.task if isinstance(self.task, str) else json.dumps(self.task)
 
 
-_decode = json.JSONDecoder().decode
+_scan = json.JSONDecoder().scan_once
+
+
+def _decode(text: str | bytes) -> Any:
+    """`json.loads` without its look at encodings and keywords: once a task, that counts."""
+    if isinstance(text, bytes):
+        text = text.decode()
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        raise ValueError("it does not begin with a value") from None
+    if text[end:].strip():
+        raise ValueError("there is more after the object")
+    return value
+
+
 _seen: dict[str, tuple[Options, Mapping[str, Any]]] = {}
 
 
@@ -381,16 +396,20 @@ class Outcome(NamedTuple):
 
     def to_json(self) -> str:
         """One line, ending in a newline; nulls are left out, and so is the worker, whose journal it is."""
+        # Written out by hand: this is done once a task, and json.dumps would cost as much as the move itself.
         text = f'{{"name":"{self.name}","outcome":"{self.outcome}","to":"{self.to}"'
-        # Written out by hand: this is done once a task, and json.dumps a field costs more than the move itself.
-        for key in ("started_at", "ended_at"):
-            value = getattr(self, key)
-            if value is not None:
-                text += f',"{key}":"{value}"'
-        for key in ("elapsed_s", "exit_code", "signal", "slot", "cpu_s", "max_rss_kb"):
-            value = getattr(self, key)
-            if value is not None:
-                text += f',"{key}":{value}'
+        if self.started_at is not None:
+            text += f',"started_at":"{self.started_at}","ended_at":"{self.ended_at}","elapsed_s":{self.elapsed_s}'
+        elif self.ended_at is not None:
+            text += f',"ended_at":"{self.ended_at}"'
+        if self.exit_code is not None:
+            text += f',"exit_code":{self.exit_code}'
+        if self.signal is not None:
+            text += f',"signal":{self.signal}'
+        if self.slot is not None:
+            text += f',"slot":{self.slot}'
+        if self.cpu_s is not None:
+            text += f',"cpu_s":{self.cpu_s},"max_rss_kb":{self.max_rss_kb or 0}'
         if self.log is not None:
             text += ',"log":[%d,%d,%d]' % self.log
         if self.reason is not None:

@@ -576,8 +576,10 @@ class Worker:
         os.environ["FSQDO_TASK_ID"] = str(definition.id)
         kind = "succeeded"
         try:
-            result = self._signals.call(function, definition.task)
+            result = self._signals.call(function, definition.task, self._limit(slot.options))
             attempt.result = None if result is None else upkeep.json_able(result)
+        except Signals.TimeUp:
+            kind, attempt.reason = "failed", f"time limit of {self._limit(slot.options):g} s"
         except Signals.Interrupted:
             kind, attempt.reason = "interrupted", "stopped by a signal"
         except KeyboardInterrupt:

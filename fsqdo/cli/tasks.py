@@ -37,9 +37,17 @@ def tasks_command(queue: str, limit: int | None, long: bool, only_ids: bool, as_
 
     header, line = _form(long, only_ids, as_json)
     rows: Iterator[Any] = connect(queue).iter_tasks(limit=limit, **selection(selected))
+    write_lines(_headed(header, map(line, rows)))
+
+
+def _headed(header: str, lines: Iterator[str]) -> Iterator[str]:
+    """The header, where there is one, comes only with the first line: a bad selection is refused without output."""
+    first = next(lines, None)
     if header:
-        print(header)
-    write_lines(map(line, rows))
+        yield header
+    if first is not None:
+        yield first
+        yield from lines
 
 
 _SHORT = "{:<10} {}"

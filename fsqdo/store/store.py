@@ -235,7 +235,7 @@ class Store(Tree):
     def delayed(self) -> Iterator[tuple[int, str]]:
         """Yield (unix seconds, directory) for every time at which retries are due."""
         for when in self.names("waiting/until"):
-            if _is_number(when):
+            if _is_number(when) and when == str(int(when)):
                 yield int(when), f"waiting/until/{when}"
 
     def _waiting(self, ids: IdSet | None) -> Iterator[Entry]:
@@ -423,7 +423,8 @@ def _user() -> str:
 
 def _try_renames(staged: Tree) -> None:
     """Rename a file through all directories between which tasks will move: some file systems forbid it (EXDEV)."""
-    places = [f"{part}/probe" for part in ("tmp", *names.STATE_DIRS, "recovering", "attic", "loads", "pending")]
+    # It ends in tmp/, where it is litter at worst.
+    places = [f"{part}/probe" for part in ("tmp", *names.STATE_DIRS, "recovering", "attic", "loads")] + ["tmp/probed"]
     staged.write(places[0], b"")
     for src, dst in zip(places, places[1:]):
         if not staged.move(src, dst):
