@@ -315,17 +315,14 @@ class Definition(NamedTuple):
         return self.task if isinstance(self.task, str) else json.dumps(self.task)
 
 
-_scan = json.JSONDecoder().scan_once
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 def _decode(text: str | bytes) -> Any:
     """`json.loads` without its look at encodings and keywords: once a task, that counts."""
     if isinstance(text, bytes):
         text = text.decode()
-    try:
-        value, end = _scan(text, 0)
-    except StopIteration:
-        raise ValueError("it does not begin with a value") from None
+    value, end = _raw_decode(text)
     if text[end:].strip():
         raise ValueError("there is more after the object")
     return value
@@ -399,9 +396,11 @@ class Outcome(NamedTuple):
         # Written out by hand: this is done once a task, and json.dumps would cost as much as the move itself.
         text = f'{{"name":"{self.name}","outcome":"{self.outcome}","to":"{self.to}"'
         if self.started_at is not None:
-            text += f',"started_at":"{self.started_at}","ended_at":"{self.ended_at}","elapsed_s":{self.elapsed_s}'
-        elif self.ended_at is not None:
-            text += f',"ended_at":"{self.ended_at}"'
+            text += f',"started_at":{quote_json(self.started_at)}'
+        if self.ended_at is not None:
+            text += f',"ended_at":{quote_json(self.ended_at)}'
+        if self.elapsed_s is not None:
+            text += f',"elapsed_s":{self.elapsed_s}'
         if self.exit_code is not None:
             text += f',"exit_code":{self.exit_code}'
         if self.signal is not None:
@@ -409,7 +408,9 @@ class Outcome(NamedTuple):
         if self.slot is not None:
             text += f',"slot":{self.slot}'
         if self.cpu_s is not None:
-            text += f',"cpu_s":{self.cpu_s},"max_rss_kb":{self.max_rss_kb or 0}'
+            text += f',"cpu_s":{self.cpu_s}'
+        if self.max_rss_kb is not None:
+            text += f',"max_rss_kb":{self.max_rss_kb}'
         if self.log is not None:
             text += ',"log":[%d,%d,%d]' % self.log
         if self.reason is not None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fsqdo.cli.options import DURATION, SLOTS, command, dry_run_option, json_option, queue_argument, verbose_option
-from fsqdo.cli.output import aligned, json_line, say, write_lines
+from fsqdo.cli.options import (
+    DURATION,
+    SLOTS,
+    command,
+    dry_run_option,
+    given,
+    is_verbose,
+    json_option,
+    queue_argument,
+    verbose_option,
+)
+from fsqdo.cli.output import aligned, counted, json_line, printable, say, write_lines
+
+if TYPE_CHECKING:
+    from fsqdo.launch import Job, Launched
 
 
 @command(
@@ -19,14 +33,15 @@ fsqdo launch Blat 8 --dry-run
 """,
 )
 @queue_argument
-@click.argument("n", type=click.IntRange(min=1))
+@click.argument("n", metavar="N", type=click.IntRange(min=1))
 @click.option("--profile", metavar="NAME", help="Profile of the configuration file. Without it its default, else local.")
-@click.option("--pack", is_flag=True, help="All N workers in one batch job.")
-@click.option("--jobs", type=click.IntRange(min=1), metavar="J", help="J such packed batch jobs, of N workers each.")
-@click.option("--nodes", type=click.IntRange(min=1), metavar="K", help="Nodes of a batch job.")
-@click.option("--workers-per-node", type=click.IntRange(min=1), metavar="K", help="Workers on each node.")
-@click.option("-j", "--slots", type=SLOTS, help="Tasks that each worker runs at once, or auto.")
-@click.option("--cores-per-worker", type=click.IntRange(min=1), metavar="K", help="Cores that each worker may use.")
+@click.option("--pack", is_flag=True, help="All N in one batch job.")
+@click.option("--jobs", type=int, metavar="J", help="J such packed batch jobs, of N each.")
+@click.option("--nodes", type=int, metavar="K", help="Nodes of a batch job; packs.")
+@click.option("--workers-per-node", type=int, metavar="K", help="Tasks at once on each node; packs.")
+@click.option("-j", "--slots", type=SLOTS, help="Tasks at once in each worker, so that there are fewer; or auto.")
+@click.option("--cores-per-worker", type=int, metavar="K", help="Cores for each of the N; packs.")
+@click.option("--gpus-per-worker", type=int, metavar="K", help="GPUs for each of the N.")
 @click.option("--walltime", metavar="TIME", help="Limit of a batch job: h:m:s, m:s, or minutes.")
 @click.option("--batchqueue", metavar="NAME", help="Queue or partition of the batch system.")
 @click.option("--batchopts", multiple=True, metavar="TEXT", help='More options for its submit command: "-A m1". Repeatable.')
@@ -34,22 +49,78 @@ fsqdo launch Blat 8 --dry-run
 @click.option("--func", metavar="MODULE:NAME", help="As for do.")
 @click.option("--keep-env", is_flag=True, help="Give the workers the present environment.")
 @click.option("--timeout", type=DURATION, help="Workers exit after this time without a task.")
-@click.option("--runtime", type=DURATION, help="Workers stop everything and exit after this time.")
+@click.option("--runtime", "runtime_s", type=DURATION, help="Workers stop everything and exit after this time.")
 @click.option("--wait", is_flag=True, help="Return only when all of them have ended.")
 @dry_run_option
 @verbose_option
-def launch_command(queue: str, n: int, wait: bool, **options: Any) -> None:
+def launch_command(queue: str, n: int, wait: bool, dry_run: bool, **options: Any) -> None:
     """Start N workers, as batch jobs or on this machine.
 
     Without a configuration file they are started here, in the background: the profile `local`. N is always the number of
     tasks that run at once.
     """
-    raise NotImplementedError
+    from fsqdo.launch import launch, wait_for
+    from fsqdo.queue import connect
+
+    opened = connect(queue)
+    launched = launch(opened, n, dry_run=dry_run, **{key: value for key, value in given(options).items() if value is not False})
+    for note in launched.notes:
+        say(f"fsqdo: {note}")
+    if is_verbose() or dry_run:
+        _explain(launched)
+    if dry_run:
+        return
+    write_lines(_table(launched))
+    say(f"{launched.plan}; watch with `fsqdo jobs {queue}`, `fsqdo workers {queue}` and `fsqdo status {queue}`")
+    if wait:
+        ended = wait_for(opened, launched)
+        say(f"{counted(len(ended), 'job')} ended")
 
 
-@command("jobs", "fsqdo jobs Blat")
+def _explain(launched: Launched) -> None:
+    """The plan; for each job the submit command, and in a dry run the script, which is then the data."""
+    import shlex
+
+    say(launched.plan)
+    for job in launched:
+        say(f"job {job.number}: {printable(shlex.join(job.command))}")
+        if launched.dry_run:
+            write_lines(job.script.splitlines())
+
+
+@command(
+    "jobs",
+    """
+fsqdo jobs Blat
+fsqdo jobs Blat --json
+""",
+)
 @queue_argument
 @json_option
 def jobs_command(queue: str, as_json: bool) -> None:
-    """List the batch jobs launched for a queue."""
-    raise NotImplementedError
+    """List the batch jobs launched for a queue.
+
+    The state is what the batch system says: queued, running, ended, or unknown.
+    """
+    from fsqdo.queue import connect
+
+    jobs = connect(queue).jobs()
+    write_lines((json_line(job.to_json()) for job in jobs) if as_json else _table(jobs))
+
+
+def _table(jobs: Sequence[Job]) -> list[str]:
+    rows = [["Job", "State", "Slots", "Profile", "Submitted", "Id", "Note"]]
+    rows += [
+        [str(job.number), str(job.state), str(job.slots), *(printable(text or "-") for text in _words(job)), _note(job)]
+        for job in jobs
+    ]
+    return aligned(rows, (0, 2))
+
+
+def _words(job: Job) -> tuple[str | None, ...]:
+    return job.profile, job.submitted_at, job.batch_id
+
+
+def _note(job: Job) -> str:
+    """Why it did not start; else where its output is."""
+    return printable(job.error or job.log_path)
