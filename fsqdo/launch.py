@@ -270,7 +270,7 @@ def _notes(profile: Profile, system: BatchSystem, options: Mapping[str, Any], wa
     ]
     if walltime is not None and "walltime" not in system.options:
         limit = format_walltime(parse_walltime(walltime))
-        notes.append(f"--walltime {where} is kept by the workers themselves: they end after {limit}, as with --runtime")
+        notes.append(f"--walltime {where} is kept by the workers themselves: they end after {limit}, by --runtime")
     return notes
 
 
@@ -347,8 +347,8 @@ class _Launcher:
             try:
                 started.append(self._submit(self.prepare(number, size)))
             except BatchError as error:
-                before = f"{len(started)} of {len(sizes)} jobs were submitted before it" if started else "no job was submitted"
-                raise BatchError(error.message, f"{before}; {error.hint}") from None
+                before = f"{len(started)} of {len(sizes)} jobs were submitted before it; " if started else ""
+                raise type(error)(f"job {number} {error.message}", before + error.hint) from None
         return started
 
     def prepare(self, number: int, slots: int) -> Job:
@@ -407,7 +407,7 @@ class _Launcher:
             self._record(submitted, "submitted")
         except StorageError as error:
             raise BatchError(
-                f"job {job.number} was submitted as {batch_id} ({job.system}), but that could not be recorded: {error.message}",
+                f"was submitted as {batch_id} ({job.system}), but that could not be recorded: {error.message}",
                 error.hint,
             ) from None
         return submitted
@@ -417,20 +417,25 @@ class _Launcher:
         advice = (
             f"correct the profile {job.profile!r} or what the message names, then launch again; the script is {job.script_path}"
         )
-        reply = run(job.command)
+        try:
+            reply = run(job.command)
+        except UnclearError as error:
+            raise UnclearError(f"may have been submitted: {error.message}", self._look()) from None
+        except BatchError as error:
+            raise BatchError(f"was not submitted: {error.message}", advice) from None
         if reply.returncode == 0:
             try:
                 return self.system.job_id(reply)
             except BatchError as error:
-                raise UnclearError(
-                    f"job {job.number}: {error.message}",
-                    f"whether it runs, `fsqdo jobs {self.queue.name}` shows by its workers",
-                ) from None
+                raise UnclearError(f"may have been submitted: {error.message}", self._look()) from None
         said = (reply.stderr.strip() + "\n" + reply.stdout.strip()).strip() or "no output"
         raise BatchError(
-            f"job {job.number} was not submitted: {shlex.join(job.command)} ended with exit code {reply.returncode}: {said}",
+            f"was not submitted: {shlex.join(job.command)} ended with exit code {reply.returncode}: {said}",
             advice,
         )
+
+    def _look(self) -> str:
+        return f"whether it runs, `fsqdo jobs {self.queue.name}` shows by its workers"
 
     def _record(self, job: Job, state: str) -> None:
         record = {

@@ -165,7 +165,6 @@ class Worker:
         self._options = options
         self._inline: Callable[[Any], Any] | None = options.func if callable(options.func) else None
         self._new_function_slot = _function_slots(options.func) if isinstance(options.func, str) else None
-        self._spawner = Spawner()
         self._slots = [_Slot(index) for index in range(options.slots)]
         self._summary = Summary()
         self._unsaved: list[_Unsaved] = []
@@ -185,6 +184,7 @@ class Worker:
         }
         if options.runtime_s is not None:
             self._base_env["FSQDO_DEADLINE"] = str(int(time.time() + options.runtime_s))
+        self._spawner = Spawner({**os.environ, **self._base_env})
 
     # ------------------------------------------------------------ the loop
     def run(self) -> Summary:
@@ -217,7 +217,6 @@ class Worker:
             self._store, slots=self._options.slots, cores=self._options.cores, job=job, deadline=deadline
         )
         self._claimer = Claimer(self._store, self._member.name, self._options.report)
-        self._base_env["FSQDO_WORKER"] = self._member.name
         now = time.monotonic()
         self._next_scan = now + SCAN_S
         self._next_sync = now + SYNC_S
@@ -528,7 +527,7 @@ class Worker:
             env = self._environment(slot, definition)
             if self._new_function_slot is not None:
                 slot.function = slot.function or self._new_function_slot()
-                slot.run = slot.function.start(definition.task, log.fd, env, definition.options.cwd)
+                slot.run = slot.function.start(definition.task, log.fd, {**self._base_env, **env}, definition.options.cwd)
             else:
                 slot.run = self._spawner.start(self._command(definition), log.fd, env, definition.options.cwd)
         except (SpawnError, TaskError) as error:
@@ -561,8 +560,8 @@ class Worker:
         return slot.log
 
     def _environment(self, slot: _Slot, definition: Definition) -> dict[str, str]:
-        env = self._base_env.copy()
-        env.update(definition.options.env)
+        env = dict(definition.options.env)
+        env["FSQDO_WORKER"] = self._member.name
         env["FSQDO_TASK_ID"] = str(definition.id)
         env["FSQDO_SLOT"] = str(slot.index)
         env["FSQDO_CORES"] = str(definition.options.cores)

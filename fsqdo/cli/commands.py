@@ -70,6 +70,6 @@ def help_text() -> str:
     text = _HEAD
     for title, commands in SECTIONS.items():
         text += f"\n{title}:\n"
-        for name, (_, help) in commands.items():
-            text += f"  {name:<{width}}  {help}\n"
+        for name, (_, line) in commands.items():
+            text += f"  {name:<{width}}  {line}\n"
     return text + _TAIL

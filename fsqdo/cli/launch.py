@@ -23,6 +23,8 @@ from fsqdo.cli.output import aligned, counted, json_line, printable, say, write_
 if TYPE_CHECKING:
     from fsqdo.launch import Job, Launched
 
+COUNT = click.IntRange(min=1)
+
 
 @command(
     "launch",
@@ -33,15 +35,15 @@ fsqdo launch Blat 8 --dry-run
 """,
 )
 @queue_argument
-@click.argument("n", metavar="N", type=click.IntRange(min=1))
+@click.argument("n", metavar="N", type=COUNT)
 @click.option("--profile", metavar="NAME", help="Profile of the configuration file. Without it its default, else local.")
 @click.option("--pack", is_flag=True, help="All N in one batch job.")
-@click.option("--jobs", type=int, metavar="J", help="J such packed batch jobs, of N each.")
-@click.option("--nodes", type=int, metavar="K", help="Nodes of a batch job; packs.")
-@click.option("--workers-per-node", type=int, metavar="K", help="Tasks at once on each node; packs.")
+@click.option("--jobs", type=COUNT, metavar="J", help="J such packed batch jobs, of N each.")
+@click.option("--nodes", type=COUNT, metavar="K", help="Nodes of a batch job; packs.")
+@click.option("--workers-per-node", type=COUNT, metavar="K", help="Tasks at once on each node; packs.")
 @click.option("-j", "--slots", type=SLOTS, help="Tasks at once in each worker, so that there are fewer; or auto.")
-@click.option("--cores-per-worker", type=int, metavar="K", help="Cores for each of the N; packs.")
-@click.option("--gpus-per-worker", type=int, metavar="K", help="GPUs for each of the N.")
+@click.option("--cores-per-worker", type=COUNT, metavar="K", help="Cores for each of the N; packs.")
+@click.option("--gpus-per-worker", type=COUNT, metavar="K", help="GPUs for each of the N.")
 @click.option("--walltime", metavar="TIME", help="Limit of a batch job: h:m:s, m:s, or minutes.")
 @click.option("--batchqueue", metavar="NAME", help="Queue or partition of the batch system.")
 @click.option("--batchopts", multiple=True, metavar="TEXT", help='More options for its submit command: "-A m1". Repeatable.')
