@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as in typing, whose import costs more than all of `fsqdo --help`
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from fsqdo.errors import FsqdoError as FsqdoError
     from fsqdo.load import NewTask as NewTask
     from fsqdo.queue import Queue as Queue

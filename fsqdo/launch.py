@@ -244,10 +244,13 @@ def plan_slots(n: int, *, slots: int | str | None = None, pack: bool = False, jo
 def _plan_text(sizes: list[int], profile: Profile) -> str:
     jobs = "1 job" if len(sizes) == 1 else f"{len(sizes)} jobs"
     slots = "1 slot" if sizes[0] == 1 else f"{sizes[0]} slots"
-    rest = "" if sizes[-1] == sizes[0] else f" (the last one {sizes[-1]})"
+    if sizes[-1] != sizes[0]:
+        slots += f" (the last one {sizes[-1]})"
+    if len(sizes) > 1:
+        slots += " each"
     total = sum(sizes)
     at_once = "1 task at a time" if total == 1 else f"{total} tasks at once"
-    return f"{jobs} with one worker of {slots}{rest} each, profile {profile.name} ({profile.system}): {at_once}"
+    return f"{jobs} with one worker of {slots}, profile {profile.name} ({profile.system}): {at_once}"
 
 
 def _check_options(given: Mapping[str, Any]) -> bool:

@@ -25,10 +25,11 @@ DEADLINE_GRACE_S = 120.0
 
 
 class Verdict(NamedTuple):
-    """Whether a worker lives (None: unknown), and what shows it."""
+    """Whether a worker lives (None: unknown), what shows it, and whether it ran on this host."""
 
     alive: bool | None
     reason: str
+    here: bool = False
 
 
 def boot_id() -> str:
@@ -161,9 +162,9 @@ def _by_process(said: Mapping[str, Any]) -> Verdict | None:
         return None
     found = process_start(pid)
     if found is None:
-        return Verdict(False, f"process {pid} on this host is gone")
+        return Verdict(False, f"process {pid} on this host is gone", here=True)
     if found == -1:
         return None
     if type(start) is int and start != found:
-        return Verdict(False, f"process {pid} on this host is another one now")
+        return Verdict(False, f"process {pid} on this host is another one now", here=True)
     return Verdict(True, f"process {pid} on this host is running")

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import socket
 from typing import NamedTuple, TypeVar
 
 from fsqdo.errors import InputError, short
@@ -314,13 +312,13 @@ def parse_next_id(name: str) -> int | None:
 
 def new_token() -> str:
     """Eight hexadecimal digits that nobody else has."""
-    return secrets.token_hex(4)
+    return os.urandom(4).hex()  # as secrets does it, whose import costs more than a short command may
 
 
 def new_worker_name() -> str:
     """Name of a new worker: `host-pid-random`, never used before."""
-    host = re.sub(r"[^A-Za-z0-9_]+", "-", socket.gethostname().split(".")[0]).strip("-") or "host"
-    return f"{host[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+    host = re.sub(r"[^A-Za-z0-9_]+", "-", os.uname().nodename.split(".")[0]).strip("-") or "host"
+    return f"{host[:40]}-{os.getpid()}-{os.urandom(3).hex()}"
 
 
 def is_worker_name(name: str) -> bool:

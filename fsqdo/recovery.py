@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fsqdo import requirements
+from fsqdo import leftovers, requirements
 from fsqdo.errors import TaskError
 from fsqdo.journal import failed_path, lookup, write_story
 from fsqdo.liveness import Observer
@@ -54,6 +54,8 @@ def recover(store: Store, force: bool = False, dry_run: bool = False, observer: 
     for worker in _workers(store, "running"):
         verdict = observer.judge(worker)
         if verdict.alive is False:
+            if verdict.here and not dry_run:
+                leftovers.end(store, worker)
             done.append(_emptied(store, worker, verdict.reason, dry_run))
         elif force:
             done.append(_emptied(store, worker, f"forced, although {verdict.reason}", dry_run))

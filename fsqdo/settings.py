@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
 from fsqdo.errors import FormatError, InputError
@@ -106,6 +105,8 @@ class Settings:
         """
         for key in changes:
             if key not in SETTABLE:
+                from difflib import get_close_matches
+
                 near = get_close_matches(key, SETTABLE, 1)
                 hint = f"did you mean {near[0]}?" if near else "the settings are " + ", ".join(SETTABLE)
                 raise InputError(f"there is no queue setting {key!r}", hint)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timezone
 from enum import Enum
 from json.encoder import encode_basestring_ascii as quote_json
 from typing import Any, NamedTuple
@@ -78,7 +76,7 @@ def utc_now() -> str:
     global _now
     second = int(time.time())
     if second != _now[0]:  # a thousand tasks a second share the text
-        _now = (second, datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        _now = (second, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second)))
     return _now[1]
 
 
@@ -465,4 +463,6 @@ def command_from(task: object, script: str) -> str:
         return f"{script} {task}"
     if isinstance(task, dict):
         return expand(script, task)
+    import shlex
+
     return f"{script} {shlex.quote(json.dumps(task))}"

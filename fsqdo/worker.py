@@ -543,7 +543,7 @@ class Worker:
             return
         slot.stop_at = attempt.started + self._limit(slot.options)
         if slot.claim is not None:
-            self._member.journal.started(slot.claim.name, attempt.started_at, slot.index, slot.log_first)
+            self._member.journal.started(slot.claim.name, attempt.started_at, slot.index, slot.log_first, slot.run.pid)
 
     def _command(self, definition: Definition) -> str:
         if self._options.script is not None:

@@ -7,7 +7,6 @@ false by the time it is given, since tasks move meanwhile; decisions rest on `mo
 from __future__ import annotations
 
 import errno
-import getpass
 import json
 import os
 from collections.abc import Iterator
@@ -415,6 +414,8 @@ def _is_number(name: str) -> bool:
 
 
 def _user() -> str:
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # no such entry in the password database (containers)
