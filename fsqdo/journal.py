@@ -6,8 +6,10 @@ the task goes to. So whoever finds the task still in a dead worker's directory c
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from fsqdo.errors import StorageError
 from fsqdo.names import TaskName, parse_task, shard_name
@@ -36,6 +38,10 @@ class Journal:
 
     def __init__(self, store: Store, worker: str) -> None:
         self._file = Appender(store, journal_path(worker))
+
+    def describe(self, worker: Mapping[str, Any]) -> None:
+        """Write the first line: who this worker is, for those who look when its directory is gone."""
+        self._file.append((json.dumps(worker) + "\n").encode())
 
     def append(self, outcome: Outcome) -> None:
         """Add a line; StorageError when it could not be written whole."""

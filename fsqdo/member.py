@@ -45,11 +45,12 @@ class Member:
         self._store = store
         self.name = new_worker_name()
         self.directory = f"running/{self.name}"
-        said = json.dumps(describe_self(self.name, **description), indent=1) + "\n"
-        store.write(f"tmp/{self.name}/{WORKER_FILE}", said.encode(), make=True)
+        said = describe_self(self.name, **description)
+        store.write(f"tmp/{self.name}/{WORKER_FILE}", (json.dumps(said, indent=1) + "\n").encode(), make=True)
         if not store.move(f"tmp/{self.name}", self.directory, private=True):
             raise FencedError(f"{store.path(self.directory)} vanished while it was made")
         self.journal = Journal(store, self.name)
+        self.journal.describe(said)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="fsqdo-heartbeat", daemon=True)
         self._heart.start()

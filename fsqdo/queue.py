@@ -466,6 +466,8 @@ class Queue:
         """Start batch jobs with workers for n tasks at once; options as of `fsqdo.launch.launch`."""
         from fsqdo.launch import launch
 
+        if not options.get("dry_run"):
+            self.recover()  # what dead workers hold is work for the new ones
         return launch(self, n, **options)
 
     def jobs(self) -> list[Job]:

@@ -184,7 +184,8 @@ class Worker:
         }
         if options.runtime_s is not None:
             self._base_env["FSQDO_DEADLINE"] = str(int(time.time() + options.runtime_s))
-        self._spawner = Spawner({**os.environ, **self._base_env})
+        environ = {key: value for key, value in os.environ.items() if key != "FSQDO_JOB"}  # the job is the worker's, not the task's
+        self._spawner = Spawner({**environ, **self._base_env})
 
     # ------------------------------------------------------------ the loop
     def run(self) -> Summary:
