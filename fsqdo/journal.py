@@ -160,7 +160,8 @@ def _story(store: Store, definition: Definition | None, outcome: Outcome, detail
         text = tail.decode(errors="replace").splitlines()[-_TAIL_LINES:]
         if text:
             lines += ["", "last lines of its output:", *("  " + line for line in text)]
-    if detail:
+    # The traceback of a function in a child process stands in its output already.
+    if detail and not (lines and lines[-1].strip() and lines[-1].strip() == detail.rstrip().rpartition("\n")[2].strip()):
         lines += ["", detail.rstrip()]
     return "\n".join(lines) + "\n"
 

@@ -371,11 +371,11 @@ def create(directory: str, settings: Settings) -> Store:
         for part in names.TREE_DIRS:
             staged.make_directories(part)
         _try_renames(staged)
-        staged.write(f"next-id/{names.next_id_name(1, new_token())}", b"", sync=True)
+        staged.write(f"next-id/{names.next_id_name(1, new_token())}", b"", sync=True, make=True)
         settings = settings.__class__(
             **{**settings.__dict__, "name": name, "created_at": utc_now(), "created_by": _user()}
         )
-        staged.write(names.QUEUE_FILE, settings.to_json(), sync=True)
+        staged.write(names.QUEUE_FILE, settings.to_json(), sync=True, make=True)
         for part in ("next-id", ""):
             staged.sync_directory(part)
             beside = Tree(root)
@@ -426,7 +426,7 @@ def _try_renames(staged: Tree) -> None:
     """Rename a file through all directories between which tasks will move: some file systems forbid it (EXDEV)."""
     # It ends in tmp/, where it is litter at worst.
     places = [f"{part}/probe" for part in ("tmp", *names.STATE_DIRS, "recovering", "attic", "loads")] + ["tmp/probed"]
-    staged.write(places[0], b"")
+    staged.write(places[0], b"", make=True)
     for src, dst in zip(places, places[1:]):
         if not staged.move(src, dst):
             raise StorageError(OSError(0, "a probe file vanished"), "rename", staged.path(dst))

@@ -268,8 +268,10 @@ class Tree:
             except OSError as error:
                 if error.errno not in GONE:
                     raise StorageError(error, "open", path) from None
-                if not make or attempt == 2:
+                if not make:
                     return False
+                if attempt == 2:
+                    raise StorageError(error, "open", path) from None
                 self.make_directories(relative.rpartition("/")[0])
         try:
             try:
