@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fsqdo.launch import Job
     from fsqdo.recovery import Recovery
     from fsqdo.rows import Task
-    from fsqdo.worker import Summary
+    from fsqdo.workeroptions import Summary
 
 
 def _root() -> str:
@@ -447,7 +447,8 @@ class Queue:
         Summary
             Numbers of attempts by how they ended, and why the worker ended.
         """
-        from fsqdo.worker import Worker, WorkerOptions
+        from fsqdo.worker import Worker
+        from fsqdo.workeroptions import WorkerOptions
 
         more: dict[str, Any] = {} if report is None else {"report": report}
         options = WorkerOptions(

@@ -142,9 +142,11 @@ class Task(Mapping[str, Any]):
         found: dict[str, Any] = {"id": self.id, "state": self.state.value, "task": self.task}
         if self.state.final:
             found["exitcode"] = self.exitcode
+        found["priority"] = self.priority
+        options = self.definition.options  # not self: a million rows go through here, and __getattr__ is slow
         for name in OPTION_NAMES:
-            value = getattr(self, name)
-            if value or name == "priority":
+            value = getattr(options, name)
+            if value and name != "priority":
                 found[name] = value.to_json() if name in ("requires", "after") else value
         found |= self.definition.extra
         if self.error:

@@ -57,7 +57,10 @@ _LONG = "{:<10} {:>9} {:>4}  {:<12} {}"
 def _form(long: bool, only_ids: bool, as_json: bool) -> tuple[str, Callable[[Any], str]]:
     """The header and what makes a line of a row."""
     if as_json:
-        return "", lambda row: json_line(row.to_dict())
+        import json
+
+        encode = json.JSONEncoder().encode
+        return "", lambda row: encode(row.to_dict())
     if only_ids:
         return "", lambda row: str(row.id)
     if long:

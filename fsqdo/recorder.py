@@ -1,0 +1,106 @@
+"""Recording how attempts ended: the outcome into the journal, then the task to its place; again, when the disk was full.
+
+An attempt that has ended is never forgotten while its worker lives: what the file system does not take is kept and tried again,
+and nothing new is claimed meanwhile. If the worker ends before, the task is still in its directory, and is run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fsqdo.claims import Claim
+from fsqdo.errors import StorageError
+from fsqdo.member import Member
+from fsqdo.policy import Attempt, decide
+from fsqdo.recovery import complete
+from fsqdo.store import Store
+from fsqdo.task import Definition, Options, Outcome
+from fsqdo.workeroptions import Summary
+
+
+@dataclass
+class _Unsaved:
+    """An outcome that the file system has not taken yet."""
+
+    claim: Claim
+    outcome: Outcome
+    definition: Definition | None
+    detail: str
+    journaled: bool = False
+
+
+class Recorder:
+    """Records the outcomes of one worker.
+
+    Attributes
+    ----------
+    summary
+        Numbers of attempts, counted as they end.
+    missed
+        A task was not where it should have been: fenced, or moved by hand; the next look at the own directory tells.
+    """
+
+    def __init__(self, store: Store, member: Member, summary: Summary, report: Callable[[str], None], verbose: bool) -> None:
+        self._store = store
+        self._member = member
+        self._report = report
+        self._verbose = verbose
+        self._unsaved: list[_Unsaved] = []
+        self.summary = summary
+        self.missed = False
+
+    @property
+    def pending(self) -> int:
+        """Number of outcomes that the file system has not taken yet."""
+        return len(self._unsaved)
+
+    def names(self) -> set[str]:
+        """The names of the tasks they belong to."""
+        return {str(unsaved.claim.name) for unsaved in self._unsaved}
+
+    def record(self, claim: Claim, definition: Definition | None, options: Options, attempt: Attempt, kind: str) -> None:
+        """Write the outcome of an attempt to the journal, then move its task.
+
+        Raises
+        ------
+        StorageError
+            When the file system refuses; the outcome is kept for `save_again`.
+
+        Notes
+        -----
+        A kill before the journal has the line: the task is run again. After it: recover completes the move.
+        """
+        if not attempt.elapsed_s:
+            attempt.elapsed_s = time.monotonic() - attempt.started
+        outcome = decide(claim.name, options, self._store.settings, self._member.name, attempt, kind)
+        self.summary.count(outcome.outcome)
+        if self._verbose or outcome.outcome == "failed":
+            self._report(f"task {claim.name.id} {outcome.outcome}: {outcome.how()} ({attempt.elapsed_s:.3f} s)")
+        unsaved = _Unsaved(claim, outcome, definition, attempt.detail)
+        try:
+            self._save(unsaved)
+        except StorageError:
+            self._unsaved.append(unsaved)
+            raise
+
+    def save_again(self) -> None:
+        """Try again what could not be recorded; StorageError when it still cannot."""
+        while self._unsaved:
+            self._save(self._unsaved[0])
+            self._unsaved.pop(0)
+        self._report("the outcomes are recorded now")
+
+    def _save(self, unsaved: _Unsaved) -> None:
+        outcome = unsaved.outcome
+        if not unsaved.journaled:
+            self._member.journal.append(outcome)
+            unsaved.journaled = True
+        if outcome.result is not None or self._store.paranoid:
+            self._member.journal.sync()
+        source = f"{self._member.directory}/{unsaved.claim.file}"
+        if not complete(self._store, source, outcome, unsaved.definition, unsaved.detail):
+            self.missed = True
+        if outcome.outcome == "killed":
+            self._store.unlink(f"{self._member.directory}/{unsaved.claim.name}.kill")
