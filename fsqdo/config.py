@@ -27,14 +27,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fsqdo.errors import ConfigError, InputError
+from fsqdo.places import DEFAULT_DIR, config_files, dir_of_environment
 
 if TYPE_CHECKING:
     import yaml
 
 SYSTEMS = ("local",)
-DEFAULT_DIR = "~/.fsqdo/queues"
 DEFAULT_PROFILE = "local"
-SITE_FILE = "/etc/fsqdo/config.yaml"
 
 _BUILT_IN = "built in"
 _TOP_KEYS = ("dir", "default_profile", "profiles")
@@ -111,17 +110,6 @@ class Config:
         return self.profiles[wanted]
 
 
-def queues_dir() -> str:
-    """Absolute path of the directory that holds the queues: FSQDO_DIR, else `dir` of the configuration, else ~/.fsqdo/queues.
-
-    Raises
-    ------
-    ConfigError
-        When the configuration had to be asked and is wrong.
-    """
-    return _dir_of_environment() or load_config().dir
-
-
 def load_config() -> Config:
     """Read the configuration.
 
@@ -134,7 +122,7 @@ def load_config() -> Config:
     merged: dict[str, Any] = {"profiles": {DEFAULT_PROFILE: {"system": _Value("local", _BUILT_IN)}}}
     sources = []
     readable = True
-    for path, must_exist in _files():
+    for path, must_exist in config_files():
         content = _read(path, must_exist, problems)
         if content is not None:
             sources.append(path)
@@ -172,17 +160,6 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
 
 
 # ---------------------------------------------------------------- files
-def _files() -> list[tuple[str, bool]]:
-    """The files to read, and whether each must be there; the later ones count for more."""
-    given = os.environ.get("FSQDO_CONFIG")
-    if given:
-        return [(os.path.abspath(os.path.expanduser(given)), True)]
-    home = os.environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(home):  # the XDG specification: relative ones are to be ignored
-        home = os.path.expanduser("~/.config")
-    return [(SITE_FILE, False), (f"{home}/fsqdo/config.yaml", False)]
-
-
 def _read(path: str, must_exist: bool, problems: list[str]) -> str | None:
     """The text of a file; None when it is not there, or when it is and cannot be read (a problem, then)."""
     try:
@@ -426,14 +403,9 @@ def _origins(prefix: str, tree: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _dir_of_environment() -> str | None:
-    given = os.environ.get("FSQDO_DIR")
-    return os.path.abspath(os.path.expanduser(given)) if given else None
-
-
 def _directory(given: _Value | None, problems: list[str]) -> _Value:
     """Where the queues are; the value in the file is only looked at when the environment says nothing."""
-    from_environment = _dir_of_environment()
+    from_environment = dir_of_environment()
     if from_environment:
         return _Value(from_environment, "FSQDO_DIR")
     value = given or _Value(DEFAULT_DIR, _BUILT_IN)

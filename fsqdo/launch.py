@@ -203,7 +203,7 @@ def launch(
     packing = _check_options(batch_options)
     chosen = (config or load_config()).profile(profile)
     system = get_system(chosen.system)
-    sizes = plan_slots(n, slots=slots, pack=pack or packing or jobs is not None, jobs=jobs or 1)
+    sizes = plan_slots(n, slots=slots, pack=pack or packing or jobs is not None, jobs=1 if jobs is None else jobs)
     limit_s = _limit(runtime_s, walltime)
     notes = _notes(chosen, system, batch_options, walltime)
     worker = _worker_options(script, func, timeout, limit_s)

@@ -342,6 +342,21 @@ def check_queue_name(name: str) -> str:
     return name
 
 
+def staged_queue_name(name: str) -> str:
+    """Name beside its own under which a queue is made; hidden. Straight in the root, so that nobody else's directory is needed."""
+    return f".new.{name}.{new_token()}"
+
+
+def trash_name(name: str) -> str:
+    """Name beside its own under which a queue is removed; hidden."""
+    return f".trash.{name}.{new_token()}"
+
+
+def is_trash(name: str) -> bool:
+    """Whether this is a queue that is being removed."""
+    return name.startswith(".trash.")
+
+
 def check_priority(priority: object) -> int:
     """Return the priority if it is an integer that fits a directory's name."""
     if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:

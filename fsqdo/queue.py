@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fsqdo import names
 from fsqdo.errors import InputError, QueueNotFoundError, TaskError, TaskNotFoundError
 from fsqdo.ids import IdSet
+from fsqdo.places import queues_dir
 from fsqdo.settings import Settings
 from fsqdo.store import Store, Tree
 from fsqdo.store import create as create_tree
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from fsqdo.recovery import Recovery
     from fsqdo.rows import Task
     from fsqdo.workeroptions import Summary
-
-
-def _root() -> str:
-    from fsqdo.config import queues_dir
-
-    return queues_dir()
 
 
 def create(name: str, **settings: Any) -> Queue:
@@ -43,7 +38,7 @@ def create(name: str, **settings: Any) -> Queue:
     ------
     QueueExistsError, InputError, StorageError
     """
-    path = os.path.join(_root(), names.check_queue_name(name))
+    path = os.path.join(queues_dir(), names.check_queue_name(name))
     return Queue(create_tree(path, Settings().with_changes(settings)))
 
 
@@ -57,7 +52,7 @@ def connect(name: str, create_ok: bool = False) -> Queue:
     FormatError
         When the directory is no queue, or one of a newer format.
     """
-    path = os.path.join(_root(), names.check_queue_name(name))
+    path = os.path.join(queues_dir(), names.check_queue_name(name))
     try:
         return Queue(Store(path))
     except QueueNotFoundError:
@@ -78,8 +73,8 @@ def qlist() -> list[Queue]:
 
 def queue_names() -> list[str]:
     """Names of the directories that may be queues, sorted."""
-    found = Tree(_root()).names("")
-    return [name for name in found if not name.startswith(".") and os.path.isdir(os.path.join(_root(), name))]
+    found = Tree(queues_dir()).names("")
+    return [name for name in found if not name.startswith(".") and os.path.isdir(os.path.join(queues_dir(), name))]
 
 
 def _open_or_error(name: str) -> Queue | Exception:
@@ -381,17 +376,14 @@ class Queue:
 
         Notes
         -----
-        One rename to `.trash/`, then removal; a kill leaves trash, which the next delete removes.
+        One rename to a hidden name beside it, then removal; a kill leaves that, which the next delete removes.
         """
         root = Tree(os.path.dirname(self.directory))
-        if self._held is not None:
-            self._held.close()
-        root.make_directory(".trash")
-        if not root.move(self.name, f".trash/{self.name}.{names.new_token()}", make=False):
+        self.close()
+        if not root.move(self.name, names.trash_name(self.name), make=False):
             raise QueueNotFoundError(f"queue {self.name} is gone already")
-        for trash in root.names(".trash"):
-            root.remove_tree(f".trash/{trash}")
-        root.remove_directory(".trash")
+        for trash in filter(names.is_trash, root.names("")):
+            root.remove_tree(trash)
 
     # ------------------------------------------------------------ working
     def _holder(self) -> Holder:

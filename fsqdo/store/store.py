@@ -362,10 +362,10 @@ def create(directory: str, settings: Settings) -> Store:
 
     Notes
     -----
-    Everything is made and synced in a staging directory beside, tried out, then renamed. A kill leaves litter under `.trash/`.
+    Everything is made and synced in a staging directory beside, tried out, then renamed. A kill leaves that.
     """
     root, _, name = os.path.abspath(directory).rpartition("/")
-    staged = Tree(f"{root}/.trash/{name}.{new_token()}")
+    staged = Tree(f"{root}/{names.staged_queue_name(name)}")
     _make_staging(staged.directory)
     try:
         for part in names.TREE_DIRS:
@@ -379,7 +379,7 @@ def create(directory: str, settings: Settings) -> Store:
         for part in ("next-id", ""):
             staged.sync_directory(part)
             beside = Tree(root)
-        moved = beside.move_directory(f".trash/{os.path.basename(staged.directory)}", name)
+        moved = beside.move_directory(os.path.basename(staged.directory), name)
         if not moved and staged.ls("") is not None:
             raise QueueExistsError(*_occupied(directory, name))
         beside.sync_directory("")
@@ -389,7 +389,7 @@ def create(directory: str, settings: Settings) -> Store:
 
 
 def _make_staging(path: str) -> None:
-    """Make a directory and whatever is missing above it: the queues' root and its trash are made by the first queue."""
+    """Make a directory and whatever is missing above it: the first queue makes the root."""
     for _ in range(3):
         try:
             fs.mkdir(path)

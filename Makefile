@@ -1,0 +1,58 @@
+# Every target works as the first command typed in a fresh clone: it makes its own environment in .venv.
+#   make test PYTHON=python3.12     another Python than the first one found that is new enough
+#   make test ARGS="-k names -x"    arguments for pytest
+
+SHELL = /bin/sh
+VENV = .venv
+PY = $(VENV)/bin/python
+ARGS =
+SOAK_SECONDS = 1800
+
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo $$python; break; }; done)
+endif
+# Its name says with which Python: another PYTHON makes the environment anew.
+STAMP = $(VENV)/made-with-$(subst /,_,$(PYTHON))
+
+.PHONY: help demo test lint format bench soak clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    measure Python's standard library with a queue: one minute"
+	@echo "make test    the whole test suite"
+	@echo "make lint    ruff and mypy --strict"
+	@echo "make format  let ruff put the code into its form"
+	@echo "make bench   the speed, against what the file system and xargs do"
+	@echo "make soak    stress for SOAK_SECONDS=$(SOAK_SECONDS)"
+	@echo "make clean   remove what these made"
+
+demo: $(STAMP)
+	@rm -rf build/demo
+	@PATH="$$PWD/$(VENV)/bin:$$PATH" sh examples/stdlib_statistics/demo.sh build/demo
+
+test: $(STAMP)
+	$(PY) -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(PY) -m mypy --strict fsqdo
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+bench: $(STAMP)
+	$(PY) -m tests.bench $(ARGS)
+
+soak: $(STAMP)
+	$(PY) -m tests.soak --seconds $(SOAK_SECONDS) $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): setup.py
+	@.ci/environment "$(PYTHON)" $(VENV)
+	@touch $@

@@ -1,0 +1,43 @@
+"""Where the queues are, and the files of the configuration. Small: every command asks, most need nothing else of the configuration."""
+
+from __future__ import annotations
+
+import os
+
+DEFAULT_DIR = "~/.fsqdo/queues"
+SITE_FILE = "/etc/fsqdo/config.yaml"
+
+
+def config_files() -> list[tuple[str, bool]]:
+    """The files to read, and whether each must be there; the later ones count for more."""
+    given = os.environ.get("FSQDO_CONFIG")
+    if given:
+        return [(os.path.abspath(os.path.expanduser(given)), True)]
+    home = os.environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(home):  # the XDG specification: relative ones are to be ignored
+        home = os.path.expanduser("~/.config")
+    return [(SITE_FILE, False), (f"{home}/fsqdo/config.yaml", False)]
+
+
+def dir_of_environment() -> str | None:
+    """What FSQDO_DIR says, as an absolute path; None when it says nothing."""
+    given = os.environ.get("FSQDO_DIR")
+    return os.path.abspath(os.path.expanduser(given)) if given else None
+
+
+def queues_dir() -> str:
+    """Absolute path of the directory that holds the queues: FSQDO_DIR, else `dir` of the configuration, else ~/.fsqdo/queues.
+
+    Raises
+    ------
+    ConfigError
+        When the configuration had to be asked and is wrong.
+    """
+    given = dir_of_environment()
+    if given:
+        return given
+    if not any(must_exist or os.path.lexists(path) for path, must_exist in config_files()):
+        return os.path.expanduser(DEFAULT_DIR)
+    from fsqdo.config import load_config
+
+    return load_config().dir
