@@ -35,7 +35,7 @@ _HOME = {
     "create": "queue",
     "qlist": "queue",
 }
-__all__ = sorted(_HOME)
+__all__ = ["FsqdoError", "NewTask", "Queue", "State", "Task", "connect", "create", "qlist"]
 
 
 def __getattr__(name: str) -> Any:

@@ -117,7 +117,7 @@ class Holder:
         bundle = open_pack(self._store, self._join().name, entry, requirements.priority_of(entry.name, options))
         if bundle is None:
             return []
-        return [found for found in self._store.loose_in(entry.state, bundle)]
+        return self._store.loose_in(entry.state, bundle)
 
 
 def fresh_path(entry: Entry, directory: str, renew: bool = False, priority: int | None = None) -> str:

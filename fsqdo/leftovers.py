@@ -1,7 +1,7 @@
 """What a worker that was killed left running on this host: its tasks are ended before others run them again.
 
-A task's process is the leader of a session of its own, so it survives its worker's SIGKILL. The journal has its pid. A process is
-taken for a leftover only when it is in that session and its environment names that worker, so a recycled pid is never hit.
+A task's process is the leader of a session of its own, so it survives its worker's SIGKILL. The journal has its pid. A process
+is taken for a leftover only when it is in that session and its environment names that worker: a recycled pid is never hit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who is alive. A worker is dead only when that is proven; everything else is alive or unknown.
 
-Proofs: same host, boot and pid namespace, and its process is gone; its batch system says the job has ended; its own
-deadline is past and its heartbeat did not change for two minutes; its heartbeat did not change for the lease while this host watched.
+Proofs: same host, boot and pid namespace, and its process is gone; its own deadline is past and its heartbeat did not change
+for two minutes; its heartbeat did not change for the lease while this host watched.
 A file's time is never compared with a clock (on Lustre it is the writer's): it is only seen to change or not, on the
 observer's own boot-time clock. What a host saw is kept in `observed/<boot id>.json`, so that one-shot passes add up.
 """

@@ -239,7 +239,7 @@ def load(
 
 
 class _Spool:
-    """Pass one: check every item and write it down as `<head>\\t<task and options as JSON>`, a line each."""
+    """Pass one: check every item and write it down, a line each: head, tab, the task and its options as JSON."""
 
     def __init__(self, store: Store, path: str, common: Options, cwd: str | None, known: set[int] | None) -> None:
         self._store = store
@@ -545,4 +545,3 @@ def open_source(source: object) -> Iterable[bytes]:
         except OSError as error:
             raise InputError(f"cannot read {os.fspath(source)}: {error.strerror}") from None
     return source  # type: ignore[return-value]
-

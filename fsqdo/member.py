@@ -37,8 +37,8 @@ class Member:
 
     Notes
     -----
-    Write `tmp/<name>/worker.json`, rename `tmp/<name>` to `running/<name>`, open the journal. A kill leaves litter in tmp/, or an
-    empty worker whose process is gone, for recover.
+    Write `tmp/<name>/worker.json`, rename `tmp/<name>` to `running/<name>`, open the journal. A kill leaves litter in tmp/, or
+    an empty worker whose process is gone, for recover.
     """
 
     def __init__(self, store: Store, **description: Any) -> None:

@@ -343,7 +343,7 @@ def check_queue_name(name: str) -> str:
 
 
 def staged_queue_name(name: str) -> str:
-    """Name beside its own under which a queue is made; hidden. Straight in the root, so that nobody else's directory is needed."""
+    """Name beside its own under which a queue is made; hidden. in the root, so that nobody else's directory is needed."""
     return f".new.{name}.{new_token()}"
 
 

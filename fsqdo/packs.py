@@ -10,8 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fsqdo.errors import FencedError, StorageError, TaskError
-from fsqdo.names import OpeningName, PackName, TaskName, interrupted_once_more, load_name, new_token, parse_opening
-from fsqdo.names import parse_load, parse_marker
+from fsqdo.names import (
+    OpeningName,
+    PackName,
+    TaskName,
+    interrupted_once_more,
+    load_name,
+    new_token,
+    parse_load,
+    parse_marker,
+    parse_opening,
+)
 from fsqdo.store import Entry, Store
 from fsqdo.task import Definition
 

@@ -1,4 +1,4 @@
-"""Where the queues are, and the files of the configuration. Small: every command asks, most need nothing else of the configuration."""
+"""Where the queues are, and which files configure fsqdo. Small: every command asks this, and most need nothing else of it."""
 
 from __future__ import annotations
 

@@ -332,7 +332,8 @@ class Queue:
         elif wanted is State.KILLED:
             done = self.kill(id=task_id)
         else:
-            raise TaskError(f"task {task_id} cannot be set to {wanted} from outside", "take it with Queue.get, then set its state")
+            hint = "take it with Queue.get, then set its state"
+            raise TaskError(f"task {task_id} cannot be set to {wanted} from outside", hint)
         if not done:
             raise TaskError(f"task {task_id} is {self.task(task_id).state}, and cannot be set to {wanted}")
 

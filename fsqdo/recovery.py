@@ -126,9 +126,7 @@ def _empty(store: Store, worker: str, crashed: bool) -> int:
     return returned
 
 
-def _settle(
-    store: Store, src: str, name: TaskName, outcome: Outcome | None, worker: str, kill: bool, crashed: bool
-) -> bool:
+def _settle(store: Store, src: str, name: TaskName, outcome: Outcome | None, worker: str, kill: bool, crashed: bool) -> bool:
     """Give one task its place; True when it went back to pending as an interruption."""
     if outcome is not None and not (kill and outcome.outcome in ("retry", "interrupted")):
         complete(store, src, outcome)

@@ -61,13 +61,11 @@ def open_requirement(
     """
     met = finals.ended if store.settings.requires == "finish" else finals.succeeded
     best = _highest_open(options.requires, met, below, also_open)
-    other = _highest_open(options.after, finals.ended, below if best is None else below, also_open)
+    other = _highest_open(options.after, finals.ended, below, also_open)
     return max((i for i in (best, other) if i is not None), default=None)
 
 
-def _highest_open(
-    ids: IdSet, met: Callable[[int], bool], below: int | None, also_open: IdSet | None
-) -> int | None:
+def _highest_open(ids: IdSet, met: Callable[[int], bool], below: int | None, also_open: IdSet | None) -> int | None:
     for low, high in ids.spans_down(below):
         for task_id in range(high, low - 1, -1):
             if not met(task_id) or (also_open is not None and task_id in also_open):

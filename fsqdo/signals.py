@@ -8,7 +8,10 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _POLL_S = 0.02
@@ -46,7 +49,7 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._poll = select.poll()
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> Self:
         if not self._main:
             return self
         self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -58,9 +61,7 @@ class Signals:
         self._poll.register(self._read_fd, select.POLLIN)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self._main:
             return
         for number, handler in self._before.items():

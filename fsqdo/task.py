@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote_json
 from typing import Any, NamedTuple
 
@@ -68,16 +69,15 @@ class State(str, Enum):
 FINAL_STATES = (State.SUCCEEDED, State.FAILED, State.KILLED)
 
 
-_now: tuple[int, str] = (0, "")
-
-
 def utc_now() -> str:
     """This instant, ISO 8601 UTC to the second, as it stands in every JSON file."""
-    global _now
-    second = int(time.time())
-    if second != _now[0]:  # a thousand tasks a second share the text
-        _now = (second, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second)))
-    return _now[1]
+    return _utc_text(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _utc_text(second: int) -> str:
+    """A thousand tasks a second share the text."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
 def encode_json(value: object) -> str:
@@ -213,7 +213,9 @@ def _option_problems(o: Options) -> Iterable[str]:
         value = getattr(o, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12):
             yield f"{key} is {short(value)}, but must be a positive number of seconds"
-    if o.name is not None and (not isinstance(o.name, str) or not o.name.strip() or is_range_text(o.name) or not _plain(o.name)):
+    if o.name is not None and (
+        not isinstance(o.name, str) or not o.name.strip() or is_range_text(o.name) or not _plain(o.name)
+    ):
         yield f"{short(o.name)} cannot be a task's name: it must be text that does not look like an id"
     if not isinstance(o.tags, tuple) or not all(isinstance(tag, str) and _plain(tag) for tag in o.tags):
         yield f"tags are {short(o.tags)}, but must be words"
@@ -235,9 +237,7 @@ def _plain(text: str) -> bool:
 
 
 def _env_ok(key: object, value: object) -> bool:
-    return (
-        isinstance(key, str) and isinstance(value, str) and key != "" and "=" not in key and _plain(key) and _plain(value)
-    )
+    return isinstance(key, str) and isinstance(value, str) and key != "" and "=" not in key and _plain(key) and _plain(value)
 
 
 OPTION_NAMES = tuple(f.name for f in fields(Options))
@@ -410,7 +410,7 @@ class Outcome(NamedTuple):
         if self.max_rss_kb is not None:
             text += f',"max_rss_kb":{self.max_rss_kb}'
         if self.log is not None:
-            text += ',"log":[%d,%d,%d]' % self.log
+            text += f',"log":{encode_json(self.log)}'
         if self.reason is not None:
             text += f',"reason":{quote_json(self.reason)}'
         if self.result is not None:

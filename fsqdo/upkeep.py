@@ -89,5 +89,3 @@ def json_able(value: object) -> object:
     except InputError:
         return None
     return value
-
-

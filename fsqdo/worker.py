@@ -218,7 +218,7 @@ class Worker:
         return options.time_limit_s or self._store.settings.time_limit_s or NEVER
 
     def _scan(self) -> None:
-        """Look into the own directory: fenced? orders? a claim whose reply was lost?"""
+        """Look into the own directory for a fence, orders, and claims whose reply was lost."""
         listed = self._member.listing()
         held = {str(slot.claim.name): slot for slot in self._slots if slot.claim is not None}
         known = set(held) | self._recorder.names() | {str(claim.name) for claim in self._adopted}
@@ -398,7 +398,7 @@ class Worker:
         except KeyboardInterrupt:
             self._signals.got.append(signal.SIGINT)
             kind, attempt.reason = "interrupted", "stopped by a signal"
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a function raises is its task's failure
             import traceback
 
             kind, attempt.reason = "failed", f"{type(error).__name__}: {error}"

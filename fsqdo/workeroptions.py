@@ -42,7 +42,7 @@ class WorkerOptions:
     runtime_s: float | None = None
     script: str | None = None
     func: str | Callable[[Any], Any] | None = None
-    report: Callable[[str], None] = lambda text: print(f"fsqdo: {text}", file=sys.stderr)
+    report: Callable[[str], None] = lambda text: print(f"fsqdo: {text}", file=sys.stderr)  # noqa: T201
     verbose: bool = False
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from fsqdo import names
@@ -82,7 +83,7 @@ class Store(Tree):
         if content is not None:
             return Settings.from_json(content, self.path(names.QUEUE_FILE))
         if self.ls("") is None:
-            raise QueueNotFoundError(f"there is no queue at {self.directory}", "see `fsqdo list`, or make it with `fsqdo create`")
+            raise QueueNotFoundError(f"there is no queue at {self.directory}", "see `fsqdo list`, or use `fsqdo create`")
         raise FormatError(f"{self.directory} is not a queue: it has no {names.QUEUE_FILE}")
 
     def write_settings(self, settings: Settings) -> None:
@@ -262,9 +263,7 @@ class Store(Tree):
                 current, hidden = parsed.shard, set()
             yield from self._shard(state, parsed, file, ids, hidden)
 
-    def _shard(
-        self, state: State, parsed: names.ShardEntry, file: str, ids: IdSet | None, hidden: set[str]
-    ) -> Iterator[Entry]:
+    def _shard(self, state: State, parsed: names.ShardEntry, file: str, ids: IdSet | None, hidden: set[str]) -> Iterator[Entry]:
         """One shard in one of its forms; names in its JSON Lines hide the loose ones."""
         directory = f"{state.directory}/{file}"
         if parsed.is_file:
@@ -372,9 +371,7 @@ def create(directory: str, settings: Settings) -> Store:
             staged.make_directories(part)
         _try_renames(staged)
         staged.write(f"next-id/{names.next_id_name(1, new_token())}", b"", sync=True, make=True)
-        settings = settings.__class__(
-            **{**settings.__dict__, "name": name, "created_at": utc_now(), "created_by": _user()}
-        )
+        settings = settings.__class__(**{**settings.__dict__, "name": name, "created_at": utc_now(), "created_by": _user()})
         staged.write(names.QUEUE_FILE, settings.to_json(), sync=True, make=True)
         for part in ("next-id", ""):
             staged.sync_directory(part)
@@ -427,7 +424,7 @@ def _try_renames(staged: Tree) -> None:
     # It ends in tmp/, where it is litter at worst.
     places = [f"{part}/probe" for part in ("tmp", *names.STATE_DIRS, "recovering", "attic", "loads")] + ["tmp/probed"]
     staged.write(places[0], b"", make=True)
-    for src, dst in zip(places, places[1:]):
+    for src, dst in pairwise(places):
         if not staged.move(src, dst):
             raise StorageError(OSError(0, "a probe file vanished"), "rename", staged.path(dst))
     staged.unlink(places[-1])

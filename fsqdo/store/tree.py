@@ -236,7 +236,8 @@ class Tree:
         Returns
         -------
         bool
-            False when dst holds something already (ENOTEMPTY, EEXIST), is a file (ENOTDIR), or src is gone; look at dst in either case.
+            False when dst holds something already (ENOTEMPTY, EEXIST), is a file (ENOTDIR), or src is gone; look at dst
+            in either case.
         """
         try:
             fs.rename(self.path(src), self.path(dst))
