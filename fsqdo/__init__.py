@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fsqdo.errors import FsqdoError as FsqdoError
-    from fsqdo.load import NewTask as NewTask
+    from fsqdo.inputs import NewTask as NewTask
     from fsqdo.queue import Queue as Queue
     from fsqdo.queue import connect as connect
     from fsqdo.queue import create as create
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "FsqdoError": "errors",
-    "NewTask": "load",
+    "NewTask": "inputs",
     "Queue": "queue",
     "State": "task",
     "Task": "rows",

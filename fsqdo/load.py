@@ -7,89 +7,25 @@ behind. Then it writes packs, markers and loose files in `tmp/`, and commits the
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fsqdo import requirements
 from fsqdo.errors import InputError, StorageError
-from fsqdo.ids import IdSet, is_range_text
+from fsqdo.ids import IdSet
+from fsqdo.inputs import NewTask, split_names
 from fsqdo.names import TaskName, load_name, pending_dir, waiting_dir
 from fsqdo.packs import PACK_SIZE, new_staging, publish
 from fsqdo.store import Appender, Store
-from fsqdo.task import OPTION_NAMES, Definition, Options, encode_json, encode_task, requirement_text, utc_now
+from fsqdo.task import Definition, Options, encode_json, encode_task, requirement_text, utc_now
 
 LOOSE_LOAD = PACK_SIZE
 _PENDING_RUN = 100
 _WAITING_RUN = 10
 _BATCH = 2000
 Progress = Callable[[int], None]
-
-
-class NewTask:
-    """A task to be added, with options of its own; an item of `add_multiple`.
-
-    Parameters
-    ----------
-    task
-        A command or a JSON-able object.
-    requires, after
-        Ids in any form, names of tasks of the same load, or a mixture.
-    options
-        The other keyword arguments of `add`; what is not given here is taken from the load.
-    """
-
-    __slots__ = ("after", "options", "requires", "task")
-
-    def __init__(self, task: object, *, requires: object = None, after: object = None, **options: Any) -> None:
-        self.task = task
-        self.requires = requires
-        self.after = after
-        self.options = options
-
-
-def spread(tasks: Iterable[object], requires: object, after: object) -> tuple[Iterable[object], object, object]:
-    """Tell requirements that are common to all tasks from those that come one list per task.
-
-    Returns
-    -------
-    tuple
-        The items for `load`, and the common requirements.
-    """
-    if not (_per_task(requires) or _per_task(after)):
-        return tasks, requires, after
-    return _zipped(tasks, requires, after), None if _per_task(requires) else requires, None if _per_task(after) else after
-
-
-def _per_task(wanted: object) -> bool:
-    return isinstance(wanted, (list, tuple)) and any(
-        item is None or isinstance(item, (list, tuple, set, frozenset, range, IdSet)) for item in wanted
-    )
-
-
-def _zipped(tasks: Iterable[object], requires: Any, after: Any) -> Iterator[NewTask]:
-    each_requires = requires if _per_task(requires) else ()
-    each_after = after if _per_task(after) else ()
-    number = 0
-    for number, task in enumerate(tasks, 1):
-        if 0 < len(each_requires) < number or 0 < len(each_after) < number:
-            break
-        own = task if isinstance(task, NewTask) else NewTask(task)
-        yield NewTask(
-            own.task,
-            requires=each_requires[number - 1] if each_requires else own.requires,
-            after=each_after[number - 1] if each_after else own.after,
-            **own.options,
-        )
-    else:
-        if len(each_requires) in (0, number) and len(each_after) in (0, number):
-            return
-    raise InputError(
-        f"{len(each_requires or each_after)} lists of requirements for another number of tasks",
-        "give one list of ids for all tasks, or exactly one list for each",
-    )
 
 
 class _Head(NamedTuple):
@@ -108,25 +44,6 @@ class _Head(NamedTuple):
     def decode(cls, text: str) -> _Head:
         priority, requires, requires_names, after, after_names = json.loads(text)
         return cls(priority, IdSet.parse(requires), tuple(requires_names), IdSet.parse(after), tuple(after_names))
-
-
-def split_names(wanted: object) -> tuple[IdSet, tuple[str, ...]]:
-    """Tell ids from names in what a task requires.
-
-    Raises
-    ------
-    InputError
-        For what is neither.
-    """
-    if wanted is None:
-        return IdSet(), ()
-    if isinstance(wanted, str):
-        wanted = wanted.split(",") if all(is_range_text(word) for word in wanted.split(",")) else [wanted]
-    if not isinstance(wanted, (list, tuple, set, frozenset)):
-        return IdSet.of(wanted), ()
-    found = [word for word in wanted if isinstance(word, str) and not all(is_range_text(w) for w in word.split(","))]
-    ids = IdSet.of(word for word in wanted if not isinstance(word, str) or word not in found)
-    return ids, tuple(found)
 
 
 def add_one(store: Store, task: object, options: Options) -> int:
@@ -469,79 +386,3 @@ class _Writer:
                 self._directories.add(directory)
                 directory = directory.rpartition("/")[0]
         self._store.write(f"{path}/{name}", content)
-
-
-# ---------------------------------------------------------------- reading input
-def key_of(task: object) -> int:
-    """Key under which equal tasks are recognised (64 bits of this process' own; for `--dedupe`)."""
-    return hash(encode_task(task))
-
-
-def command_lines(chunks: Iterable[bytes], source: str) -> Iterator[str]:
-    """Yield the commands of a text: a line each, blank lines and lines that begin with # left out.
-
-    Raises
-    ------
-    InputError
-        For what is not UTF-8, with the number of the line.
-    """
-    for number, raw in enumerate(chunks, 1):
-        try:
-            line = raw.decode()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{source}, line {number} is not UTF-8: {error.reason} at byte {error.start + 1}", "convert it, e.g. with iconv"
-            ) from None
-        line = line.strip()
-        if line and not line.startswith("#"):
-            yield line
-
-
-def json_lines(chunks: Iterable[bytes], source: str) -> Iterator[object]:
-    """Yield the tasks of JSON Lines: any JSON value, or an object with `task` and options.
-
-    Raises
-    ------
-    InputError
-        With the number of the line.
-    """
-    for number, line in enumerate(command_lines(chunks, source), 1):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{source}, task {number} is not JSON: {error}") from None
-        if not isinstance(value, dict) or "task" not in value:
-            yield value
-            continue
-        unknown = sorted(set(value) - {"task", *OPTION_NAMES})
-        if unknown:
-            raise InputError(
-                f"{source}, task {number} has the field {unknown[0]!r} beside `task`",
-                "the options are " + ", ".join(OPTION_NAMES) + "; an object that is itself the task goes into `task`",
-            )
-        yield NewTask(value.pop("task"), **value)
-
-
-def source_name(source: object) -> str:
-    """What to call an input in messages."""
-    return "standard input" if source == "-" else str(getattr(source, "name", source))
-
-
-def open_source(source: object) -> Iterable[bytes]:
-    """Open a path, `-` or a binary stream for reading line by line.
-
-    Raises
-    ------
-    InputError
-        When there is no such file, or it cannot be read.
-    """
-    if source == "-":
-        import sys
-
-        return sys.stdin.buffer
-    if isinstance(source, (str, os.PathLike)):
-        try:
-            return open(source, "rb", buffering=1 << 20)
-        except OSError as error:
-            raise InputError(f"cannot read {os.fspath(source)}: {error.strerror}") from None
-    return source  # type: ignore[return-value]

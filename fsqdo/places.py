@@ -25,19 +25,11 @@ def dir_of_environment() -> str | None:
     return os.path.abspath(os.path.expanduser(given)) if given else None
 
 
-def queues_dir() -> str:
-    """Absolute path of the directory that holds the queues: FSQDO_DIR, else `dir` of the configuration, else ~/.fsqdo/queues.
-
-    Raises
-    ------
-    ConfigError
-        When the configuration had to be asked and is wrong.
-    """
+def known_dir() -> str | None:
+    """The directory that holds the queues, where no file has to be read to know it; None: ask the configuration."""
     given = dir_of_environment()
     if given:
         return given
-    if not any(must_exist or os.path.lexists(path) for path, must_exist in config_files()):
-        return os.path.expanduser(DEFAULT_DIR)
-    from fsqdo.config import load_config
-
-    return load_config().dir
+    if any(must_exist or os.path.lexists(path) for path, must_exist in config_files()):
+        return None
+    return os.path.expanduser(DEFAULT_DIR)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fsqdo import names
 from fsqdo.errors import InputError, QueueNotFoundError, TaskError, TaskNotFoundError
 from fsqdo.ids import IdSet
-from fsqdo.places import queues_dir
+from fsqdo.places import known_dir
 from fsqdo.settings import Settings
 from fsqdo.store import Store, Tree
 from fsqdo.store import create as create_tree
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     from fsqdo.recovery import Recovery
     from fsqdo.rows import Task
     from fsqdo.workeroptions import Summary
+
+
+def queues_dir() -> str:
+    """Absolute path of the directory that holds the queues: FSQDO_DIR, else `dir` of the configuration, else ~/.fsqdo/queues.
+
+    Raises
+    ------
+    ConfigError
+        When the configuration had to be asked and is wrong.
+    """
+    directory = known_dir()
+    if directory is None:
+        from fsqdo.config import load_config
+
+        directory = load_config().dir
+    return directory
 
 
 def create(name: str, **settings: Any) -> Queue:
@@ -167,7 +183,8 @@ class Queue:
         known: set[int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> range:
-        from fsqdo.load import load, spread
+        from fsqdo.inputs import spread
+        from fsqdo.load import load
 
         items, common_requires, common_after = spread(tasks, requires, after)
         common = Options.of(requires=common_requires, after=common_after, **options)
@@ -202,14 +219,14 @@ class Queue:
         range
             The ids.
         """
-        from fsqdo import load
+        from fsqdo import inputs
 
-        known = {load.key_of(task.task) for task in self.iter_tasks() if not task.error} if dedupe else None
-        chunks = load.open_source(source)
-        read = load.json_lines if json else load.command_lines
+        known = {inputs.key_of(task.task) for task in self.iter_tasks() if not task.error} if dedupe else None
+        chunks = inputs.open_source(source)
+        read = inputs.json_lines if json else inputs.command_lines
         try:
             requires, after = options.pop("requires", None), options.pop("after", None)
-            return self._load(read(chunks, load.source_name(source)), requires, after, options, known, progress)
+            return self._load(read(chunks, inputs.source_name(source)), requires, after, options, known, progress)
         finally:
             if chunks is not source and source != "-":
                 chunks.close()  # type: ignore[attr-defined]

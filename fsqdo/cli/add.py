@@ -70,7 +70,7 @@ def _add_json(queue: str, text: str, options: dict[str, Any]) -> int:
     """Add what a line of `load --json` can be; returns its id."""
     import json
 
-    from fsqdo.load import json_lines
+    from fsqdo.inputs import json_lines
     from fsqdo.queue import connect
 
     try:
@@ -103,7 +103,7 @@ def load_command(queue: str, file: str, json: bool, dedupe: bool, **options: Any
     With --json a line is a task, or an object {"task": ..., "name": ..., "priority": ..., "requires": [...]} with the options
     of the Python API, where "requires" holds ids or names of tasks in the same file.
     """
-    from fsqdo.load import open_source
+    from fsqdo.inputs import open_source
     from fsqdo.queue import connect
     from fsqdo.task import Options
 
