@@ -72,6 +72,9 @@ def _read_counters(text: str | None) -> tuple[int, int, int, int | None]:
     return r, f, i, priority
 
 
+_UNTOUCHED = (0, 0, 0, None, None)
+
+
 class TaskName(NamedTuple):
     """What the name of a task's file says. `str()` is the name without worker and `.json`: the key of the journals."""
 
@@ -83,11 +86,15 @@ class TaskName(NamedTuple):
     worker: str | None = None
 
     def __str__(self) -> str:
+        if self[1:5] == _UNTOUCHED[:4]:
+            return f"{self.id:09d}"
         return f"{self.id:09d}{_counter_text(*self[1:5])}"
 
     @property
     def file(self) -> str:
         """The file's name, with the worker where there is one."""
+        if self[1:] == _UNTOUCHED:
+            return f"{self.id:09d}.json"
         return f"{self}@{self.worker}.json" if self.worker else f"{self}.json"
 
     @property

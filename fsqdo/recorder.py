@@ -24,11 +24,11 @@ from fsqdo.workeroptions import Summary
 class _Unsaved:
     """An outcome that the file system has not taken yet."""
 
-    claim: Claim
+    source: str
     outcome: Outcome
     definition: Definition | None
     detail: str
-    journaled: bool = False
+    journaled: bool
 
 
 class Recorder:
@@ -58,7 +58,7 @@ class Recorder:
 
     def names(self) -> set[str]:
         """The names of the tasks they belong to."""
-        return {str(unsaved.claim.name) for unsaved in self._unsaved}
+        return {unsaved.outcome.name for unsaved in self._unsaved}
 
     def record(self, claim: Claim, definition: Definition | None, options: Options, attempt: Attempt, kind: str) -> None:
         """Write the outcome of an attempt to the journal, then move its task.
@@ -78,11 +78,14 @@ class Recorder:
         self.summary.count(outcome.outcome)
         if self._verbose or outcome.outcome == "failed":
             self._report(f"task {claim.name.id} {outcome.outcome}: {outcome.how()} ({attempt.elapsed_s:.3f} s)")
-        unsaved = _Unsaved(claim, outcome, definition, attempt.detail)
+        source = f"{self._member.directory}/{claim.file}"
+        journaled = False
         try:
-            self._save(unsaved)
+            self._member.journal.append(outcome)
+            journaled = True
+            self._finish(source, outcome, definition, attempt.detail)
         except StorageError:
-            self._unsaved.append(unsaved)
+            self._unsaved.append(_Unsaved(source, outcome, definition, attempt.detail, journaled))
             raise
 
     def save_again(self) -> None:
@@ -93,14 +96,15 @@ class Recorder:
         self._report("the outcomes are recorded now")
 
     def _save(self, unsaved: _Unsaved) -> None:
-        outcome = unsaved.outcome
         if not unsaved.journaled:
-            self._member.journal.append(outcome)
+            self._member.journal.append(unsaved.outcome)
             unsaved.journaled = True
+        self._finish(unsaved.source, unsaved.outcome, unsaved.definition, unsaved.detail)
+
+    def _finish(self, source: str, outcome: Outcome, definition: Definition | None, detail: str) -> None:
         if outcome.result is not None or self._store.paranoid:
             self._member.journal.sync()
-        source = f"{self._member.directory}/{unsaved.claim.file}"
-        if not complete(self._store, source, outcome, unsaved.definition, unsaved.detail):
+        if not complete(self._store, source, outcome, definition, detail):
             self.missed = True
         if outcome.outcome == "killed":
-            self._store.unlink(f"{self._member.directory}/{unsaved.claim.name}.kill")
+            self._store.unlink(f"{self._member.directory}/{outcome.name}.kill")

@@ -11,7 +11,6 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from fsqdo import upkeep
@@ -257,18 +256,20 @@ class Worker:
         until = now + _FILL_S
         for slot in self._slots:
             while slot.run is None:  # a function of this process has ended when `_accept` returns
-                if not self._may_claim(now) or not self._guarded(partial(self._claim_for, slot)):
+                if not self._may_claim(now):
+                    return
+                try:
+                    claim = self._adopted.pop() if self._adopted else self._claimer.claim()
+                    if claim is None:
+                        self._idle()
+                        return
+                    self._accept(slot, claim)
+                except StorageError as error:
+                    self._trouble(error)
                     return
                 now = time.monotonic()
-                if self._recorder.pending or self._signals.got or self._next_try > now or now > until:
+                if self._signals.got or self._next_try > now or now > until:
                     return
-
-    def _claim_for(self, slot: Slot) -> None:
-        claim = self._adopted.pop() if self._adopted else self._claimer.claim()
-        if claim is None:
-            self._idle()
-        else:
-            self._accept(slot, claim)
 
     def _may_claim(self, now: float) -> bool:
         if self._options.max_tasks is not None and self._started >= self._options.max_tasks:
@@ -319,7 +320,7 @@ class Worker:
         total = self._options.cores or 1
         if options.cores > total:
             return f"it needs {options.cores} cores and this worker has {total}"
-        if options.cores > total - sum(slot.options.cores for slot in self._busy()):
+        if len(self._slots) > 1 and options.cores > total - sum(slot.options.cores for slot in self._busy()):
             return "wait"
         needed_s = options.time_request_s or self._store.settings.time_request_s
         if needed_s is not None and time.monotonic() + needed_s > self._deadline - self._grace_s:
@@ -418,8 +419,12 @@ class Worker:
         """Free the slot; write the outcome to the journal and move the task."""
         claim, definition, options = slot.claim, slot.definition, slot.options
         slot.clear()
-        if claim is not None:
-            self._guarded(partial(self._recorder.record, claim, definition, options, attempt, kind))
+        if claim is None:
+            return
+        try:
+            self._recorder.record(claim, definition, options, attempt, kind)
+        except StorageError as error:
+            self._trouble(error)
 
 
 def _wait_fds(slots: list[Slot]) -> list[int]:

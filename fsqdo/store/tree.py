@@ -22,6 +22,7 @@ STOP = frozenset(
 )
 RETRY_DELAYS_S = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 _CHUNK = 1 << 20
+_READ = os.O_RDONLY | os.O_CLOEXEC
 
 
 class Tree:
@@ -58,10 +59,12 @@ class Tree:
         StorageError
             For anything but a missing directory: unreadable is never empty.
         """
-        path = self.path(relative)
+        path = f"{self.directory}/{relative}" if relative else self.directory
         for last in (False, False, True):
             try:
                 return fs.listdir(path)
+            except FileNotFoundError:  # the answer of nearly every look for watchers
+                return None
             except OSError as error:
                 # A file under the name of a directory is somebody else's: there is no such directory either.
                 if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -82,10 +85,10 @@ class Tree:
         StorageError
             When it is there and cannot be read.
         """
-        path = self.path(relative)
+        path = f"{self.directory}/{relative}"
         for attempt in range(3):
             try:
-                fd = fs.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                fd = fs.open(path, _READ)
             except OSError as error:
                 if error.errno in (*GONE, errno.ENOTDIR):
                     return None
