@@ -12,7 +12,7 @@ def version() -> str:
     """The version, read out of fsqdo/__init__.py as text: importing it would need what is only about to be installed."""
     found = re.search(r'^__version__ = "([^"]+)"$', (HERE / "fsqdo/__init__.py").read_text("utf-8"), re.MULTILINE)
     if found is None:
-        raise SystemExit("fsqdo/__init__.py has no line `__version__ = \"...\"`")
+        raise SystemExit('fsqdo/__init__.py has no line `__version__ = "..."`')
     return found[1]
 
 

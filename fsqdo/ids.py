@@ -13,6 +13,7 @@ from operator import index
 from fsqdo.errors import InputError, short
 
 SHARD_SIZE = 1000
+MAX_ID = 10**18 - 1
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?\Z")
 
 
@@ -151,16 +152,18 @@ def _spans(items: object) -> Iterator[tuple[int, int]]:
         raise InputError(f"{short(items)} is not a task id")
     if hasattr(items, "__index__"):  # integers of other libraries, too
         items = index(items)
-        if items < 0:
-            raise InputError(f"{short(items)} is not a task id", "ids are never negative")
+        if not 0 <= items <= MAX_ID:
+            raise InputError(f"{short(items)} is not a task id", "ids are never negative, and have at most 18 digits")
         yield items, items
     elif isinstance(items, str):
         yield from _text_spans(items)
     elif isinstance(items, IdSet):
         yield from items.ranges
     elif isinstance(items, range):
-        if len(items) and items.step == 1 and items.start >= 0:
-            yield items.start, items.stop - 1
+        if items and items.step == 1:
+            yield from _spans(items[0])
+            yield from _spans(items[-1])
+            yield items[0], items[-1]
         else:
             yield from _each(items)
     elif isinstance(getattr(items, "id", None), int):

@@ -6,6 +6,7 @@ behind. Then it writes packs, markers and loose files in `tmp/`, and commits the
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -337,7 +338,7 @@ class _Writer:
             out.append(f'{{"id":{task_id},"task":{body[:-1]}{middle}}}\n' if middle else f'{{"id":{task_id},"task":{body}\n')
             places.append((directory, waits))
         name = load_name(low, high)
-        self._store.write(f"{self._staging}/{name}.jsonl", "".join(out).encode(), sync=True)
+        self._write(f"{self._staging}/{name}.jsonl", "".join(out).encode(), sync=True)
         at = low
         for (directory, waits), group in groupby(places):
             count = sum(1 for _ in group)
@@ -385,4 +386,9 @@ class _Writer:
             while directory:
                 self._directories.add(directory)
                 directory = directory.rpartition("/")[0]
-        self._store.write(f"{path}/{name}", content)
+        self._write(f"{path}/{name}", content)
+
+    def _write(self, path: str, content: bytes, sync: bool = False) -> None:
+        if not self._store.write(path, content, sync=sync):
+            gone = OSError(errno.ENOENT, "the staging directory was removed while it was filled")
+            raise StorageError(gone, "write", self._store.path(path))

@@ -73,6 +73,8 @@ class Member:
         """
         listed = self._store.ls(self.directory)
         if listed is None:
+            listed = self._store.ls(self.directory)  # asked twice: a wrong answer would cost all that runs
+        if listed is None:
             raise FencedError(f"{self._store.path(self.directory)} is gone: this worker was declared dead")
         return listed
 

@@ -6,10 +6,11 @@ that comes late finds no directory. A worker that leaves in good order does the 
 
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
 from fsqdo import leftovers, requirements
-from fsqdo.errors import TaskError
+from fsqdo.errors import StorageError, TaskError
 from fsqdo.journal import failed_path, lookup, write_story
 from fsqdo.liveness import Observer
 from fsqdo.names import (
@@ -155,9 +156,14 @@ def _was_second_name(store: Store, src: str, name: TaskName) -> bool:
     Between two names of one file rename does nothing, so only one of them can get to the attic: if this one is still listed
     afterwards, the other went there, and this one counts.
     """
-    store.make_directories("attic")
-    store.move_directory(src, f"attic/{name.id:09d}")
-    return not _still_there(store, src)
+    second = f"{name.id:09d}"
+    for _ in range(3):
+        # A rename that failed tells nothing: only once a name is in the attic is it known which of the two went.
+        if store.move_directory(src, f"attic/{second}") or second in (store.ls("attic") or ()):
+            return not _still_there(store, src)
+        if not _still_there(store, src):
+            return True  # RACE: another recovery took it
+    raise StorageError(OSError(errno.EIO, "a file with two names cannot be moved"), "rename", store.path(src))
 
 
 def killed_path(name: TaskName) -> str:

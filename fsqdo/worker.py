@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fsqdo import upkeep
@@ -22,7 +23,7 @@ from fsqdo.names import DRAIN, TaskName, moved_by_hand, parse_opening, parse_tas
 from fsqdo.packs import claimed_definition, drop
 from fsqdo.policy import Attempt, begin
 from fsqdo.recorder import Recorder
-from fsqdo.recovery import complete
+from fsqdo.recovery import complete, drain
 from fsqdo.requirements import pending_place
 from fsqdo.runner import BusyError, SpawnError
 from fsqdo.signals import Signals
@@ -123,6 +124,7 @@ class Worker:
         self._report(f"{error}; its tasks here are killed, others run them")
         self._kill_all()
         self._member.abandon()
+        self._guarded(partial(drain, self._store, self._member.name, crashed=False))  # nothing is there, if all is as it seems
         self._adopted.clear()
         for slot in self._slots:
             slot.close()

@@ -26,8 +26,25 @@ PACKED = re.compile(r"(?P<shard>\d{6,})\.p\d+\.n(?P<count>\d+)\.jsonl", re.ASCII
 PACKING = re.compile(r"(?P<shard>\d{6,})\.p\d+(?:\.all\.(?P<token>[A-Za-z0-9]+))?", re.ASCII)
 WORKER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 TOP = frozenset(
-    "queue.json next-id loads waiting pending running recovering succeeded failed killed outcomes logs locks observed jobs tmp"
-    " attic".split()
+    [
+        "queue.json",
+        "next-id",
+        "loads",
+        "waiting",
+        "pending",
+        "running",
+        "recovering",
+        "succeeded",
+        "failed",
+        "killed",
+        "outcomes",
+        "logs",
+        "locks",
+        "observed",
+        "jobs",
+        "tmp",
+        "attic",
+    ]
 )
 
 
@@ -97,8 +114,7 @@ class Report:
             The tree has been recovered by force: nothing may be running or half done any more.
         """
         found = [f"{path} is not complete JSON" for path in self.torn]
-        for task_id in sorted(set(acknowledged) - set(self.places)):
-            found.append(f"task {task_id} is lost")
+        found += [f"task {task_id} is lost" for task_id in sorted(set(acknowledged) - set(self.places))]
         for task_id, places in sorted(self.places.items()):
             if len(places) > 1:
                 found.append(f"task {task_id} is in {len(places)} places: " + ", ".join(p.path for p in places))

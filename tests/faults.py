@@ -13,6 +13,7 @@ import errno
 import os
 import shutil
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -69,7 +70,11 @@ _GROUPS: dict[str, list[list[Mode]]] = {
         _all("lie", errno.EIO, errno.ESTALE, errno.EINTR),
     ],
     "mkdir": [_GONE, [*_FULL, *_all("fail", errno.EACCES, errno.EIO)], _all("lie", errno.EEXIST, errno.EIO)],
-    "rmdir": [_all("fail", errno.ENOTEMPTY, errno.EEXIST), _all("fail", errno.EIO, errno.EACCES), _all("lie", errno.ENOENT, errno.EIO)],
+    "rmdir": [
+        _all("fail", errno.ENOTEMPTY, errno.EEXIST),
+        _all("fail", errno.EIO, errno.EACCES),
+        _all("lie", errno.ENOENT, errno.EIO),
+    ],
     "unlink": [_GONE, _all("fail", errno.EIO, errno.EACCES), _all("lie", errno.ENOENT, errno.EIO)],
     "listdir": [_GONE, _all("fail", errno.EIO, errno.EACCES, errno.EINTR), [Mode("blind")]],
     "open": [_GONE, _all("fail", errno.EIO, errno.EACCES, errno.EMFILE)],
@@ -130,7 +135,9 @@ class Injector:
         Count only calls for which this is true (of name and arguments).
     """
 
-    def __init__(self, at: int = 0, mode: Mode | None = None, only: Callable[[str, tuple[Any, ...]], bool] | None = None) -> None:
+    def __init__(
+        self, at: int = 0, mode: Mode | None = None, only: Callable[[str, tuple[Any, ...]], bool] | None = None
+    ) -> None:
         self.at = at
         self.mode = mode
         self.only = only
@@ -322,14 +329,14 @@ def every_fault(
     prepared = World(str(fresh), Told(str(directory / "fresh.told")))
     with quick():
         prepare(prepared)
-    prepared.extra["tree"] = _read_tree(fresh)
+    prepared.extra["tree"] = read_tree(fresh)
     clean = Injector()
     outcome = Outcome()
     _one_run(directory, prepared, scenario, heal, check, clean, outcome, "without a fault")
     outcome.calls = len(clean.calls)
     if outcome.problems:
         return outcome
-    for call, possible in zip(clean.calls, clean.modes):
+    for call, possible in zip(clean.calls, clean.modes, strict=True):
         for mode in possible:
             if modes(call, mode):
                 what = f"{call}: {mode}"
@@ -337,29 +344,50 @@ def every_fault(
     return outcome
 
 
-def _read_tree(directory: Path) -> list[tuple[str, bytes | None]]:
-    """Everything in a tree, directories before what is in them."""
-    return [(str(p.relative_to(directory)), p.read_bytes() if p.is_file() else None) for p in sorted(directory.rglob("*"))]
+Tree = list[tuple[str, "bytes | str | None"]]
 
 
-def _write_tree(tree: list[tuple[str, bytes | None]], directory: Path) -> None:
+def read_tree(directory: Path) -> Tree:
+    """Everything in a tree, directories (None) before what is in them; a second name of a file says which the first is."""
+    found: Tree = []
+    first_names: dict[int, str] = {}
+    for path in sorted(directory.rglob("*")):
+        name = str(path.relative_to(directory))
+        if path.is_dir():
+            found.append((name, None))
+        else:
+            first = first_names.setdefault(path.stat().st_ino, name)
+            found.append((name, path.read_bytes() if first == name else first))
+    return found
+
+
+def write_tree(tree: Tree, directory: Path) -> None:
+    """Make a tree that `read_tree` has read."""
     os.mkdir(directory)
     for path, content in tree:
         if content is None:
             os.mkdir(f"{directory}/{path}")
+        elif isinstance(content, str):
+            os.link(f"{directory}/{content}", f"{directory}/{path}")
         else:
             with open(f"{directory}/{path}", "wb") as file:
                 file.write(content)
 
 
 def _one_run(
-    directory: Path, prepared: World, scenario: Scenario, heal: Scenario, check: Callable[[World], Iterable[str]],
-    injector: Injector, outcome: Outcome, what: str,
-) -> None:  # fmt: skip
+    directory: Path,
+    prepared: World,
+    scenario: Scenario,
+    heal: Scenario,
+    check: Callable[[World], Iterable[str]],
+    injector: Injector,
+    outcome: Outcome,
+    what: str,
+) -> None:
     # Always under the same name, so that the n-th call is the same call in every run.
     work = directory / "work"
     shutil.rmtree(work, ignore_errors=True)
-    _write_tree(prepared.extra["tree"], work)
+    write_tree(prepared.extra["tree"], work)
     told = str(directory / "work.told")
     if os.path.exists(prepared.told.path):
         shutil.copyfile(prepared.told.path, told)
@@ -407,6 +435,9 @@ def _guarded(world: World, scenario: Scenario, injector: Injector) -> list[str]:
 def _in_child(body: Callable[[], list[str]]) -> list[str]:
     """Run body in a forked process; it is to die in the middle."""
     read_end, write_end = os.pipe()
+    for thread in threading.enumerate():  # heartbeats that were told to end: a fork beside a thread is warned of
+        if thread.name == "fsqdo-heartbeat":
+            thread.join(60)
     child = os.fork()
     if child == 0:
         status = 1

@@ -13,7 +13,7 @@ HANG_S = 300
 
 
 def environment(bin_dir: Path) -> dict[str, str]:
-    """An environment whose PATH begins with the installed program, or, where it is not installed, with one that acts like it."""
+    """An environment whose PATH begins with the installed program, or where that is missing with one that acts like it."""
     beside = Path(sys.executable).parent
     if not ((beside / "fsqdo").exists() and (beside / "python").exists()):
         bin_dir.mkdir(exist_ok=True)
@@ -21,7 +21,8 @@ def environment(bin_dir: Path) -> dict[str, str]:
         _program(bin_dir / "fsqdo", "-m fsqdo")
         beside = bin_dir
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return {**env, "PATH": f"{beside}:{os.environ['PATH']}"}
+    # On a terminal, too, what is written appears at once.
+    return {**env, "PATH": f"{beside}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
 
 
 def _program(path: Path, words: str) -> None:

@@ -107,11 +107,42 @@ def test_of_accepts(given_: object, expected: str) -> None:
 @pytest.mark.parametrize(
     "given_",
     [
-        True, [True], [1, False], -1, [-1], [-1, 0, 1], [0, -1], [3, -2, -1], range(-3, 0), range(-1, 2), range(2, -3, -1),
-        1.0, [1.5], None, [None], object(), b"5", "x", "5-", "-5", "5--6", "1-2-3", "9-5", "5;6", "٣", "1_000", "+5", "0x5", "5 6",
-        ["-1"], Row(-4), float("nan"), "9" * 5000, "1" * 19,
+        True,
+        [True],
+        [1, False],
+        -1,
+        [-1],
+        [-1, 0, 1],
+        [0, -1],
+        [3, -2, -1],
+        range(-3, 0),
+        range(-1, 2),
+        range(2, -3, -1),
+        1.0,
+        [1.5],
+        None,
+        [None],
+        object(),
+        b"5",
+        "x",
+        "5-",
+        "-5",
+        "5--6",
+        "1-2-3",
+        "9-5",
+        "5;6",
+        "٣",
+        "1_000",
+        "+5",
+        "0x5",
+        "5 6",
+        ["-1"],
+        Row(-4),
+        float("nan"),
+        "9" * 5000,
+        "1" * 19,
     ],
-)  # fmt: skip
+)
 def test_of_refuses(given_: object) -> None:
     with pytest.raises(InputError):
         IdSet.of(given_)
@@ -140,7 +171,16 @@ def test_integers_of_other_libraries() -> None:
         IdSet.of(Index(-4))
 
 
-@pytest.mark.parametrize("make", [lambda n: range(n), lambda n: iter(range(n)), lambda n: f"0-{n - 1}"])
+@pytest.mark.parametrize(
+    "items", [10**18, [10**18], range(10**18, 10**18 + 2), range(5, 10**18 + 2), [Index(10**400)]], ids=lambda items: type(items).__name__
+)
+def test_what_has_no_written_form_is_refused(items: object) -> None:
+    with pytest.raises(InputError):
+        IdSet.of(items)
+    assert IdSet.parse(str(IdSet.of(10**18 - 1))) == IdSet.of(10**18 - 1)
+
+
+@pytest.mark.parametrize("make", [range, lambda n: iter(range(n)), lambda n: f"0-{n - 1}"])
 def test_a_million_ids_stay_a_range(make: Any) -> None:
     items: Iterable[int] = make(1_000_000)
     tracemalloc.start()
@@ -159,6 +199,8 @@ def test_deep_nesting_is_refused_and_not_a_crash() -> None:
         IdSet.of(nested)
 
 
-@pytest.mark.parametrize(("text", "expected"), [("5", True), ("5-7", True), (" 5 ", True), ("a5", False), ("5,6", False), ("", False)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("5", True), ("5-7", True), (" 5 ", True), ("a5", False), ("5,6", False), ("", False)]
+)
 def test_is_range_text(text: str, expected: bool) -> None:
     assert is_range_text(text) is expected

@@ -22,8 +22,13 @@ workers = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}", fullmatch=True)
 task_names = st.builds(TaskName, ids, counters, counters, counters, st.none() | priorities, st.none() | workers)
 pack_names = st.builds(
     lambda first, more, r, f, i, p: PackName(first, first + more, r, f, i, p),
-    ids, st.integers(0, 5000), counters, counters, counters, st.none() | priorities,
-)  # fmt: skip
+    ids,
+    st.integers(0, 5000),
+    counters,
+    counters,
+    counters,
+    st.none() | priorities,
+)
 file_names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=60)
 almost_names = st.text(alphabet="0123456789rfipmw@.-jsonlpackdrt", min_size=1, max_size=60)
 
@@ -106,18 +111,38 @@ def test_tasks_of_the_format_document(text: str, expected: TaskName) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "17.json", "000000017", "000000017.JSON", "000000017.json~", ".000000017.json", "000000017.x1.json", "000000017.f.json",
-        "000000017..json", "000000017.f-1.json", "000000017@.json", "000000017@a/b.json", "000000017.json\n", "٠٠٠٠٠٠٠١٧.json",
-        " 000000017.json", "000000017 (copy).json", "000000017@a b.json", "-00000017.json", "000000017.kill", "worker.json", "",
-        "0" * 40 + ".json", "000000017.p9999999999.json", "000000017.r" + "9" * 30 + ".json",
+        "17.json",
+        "000000017",
+        "000000017.JSON",
+        "000000017.json~",
+        ".000000017.json",
+        "000000017.x1.json",
+        "000000017.f.json",
+        "000000017..json",
+        "000000017.f-1.json",
+        "000000017@.json",
+        "000000017@a/b.json",
+        "000000017.json\n",
+        "٠٠٠٠٠٠٠١٧.json",
+        " 000000017.json",
+        "000000017 (copy).json",
+        "000000017@a b.json",
+        "-00000017.json",
+        "000000017.kill",
+        "worker.json",
+        "",
+        "0" * 40 + ".json",
+        "000000017.p9999999999.json",
+        "000000017.r" + "9" * 30 + ".json",
     ],
-)  # fmt: skip
+)
 def test_not_a_task(text: str) -> None:
     assert names.parse_task(text) is None
 
 
 @pytest.mark.parametrize(
-    "text", ["000000009-000000001.pack", "000000001-000000009", "1-9.pack", "000000001-000000009.pack.tmp", "000000001.pack", ".pack"]
+    "text",
+    ["000000009-000000001.pack", "000000001-000000009", "1-9.pack", "000000001-000000009.pack.tmp", "000000001.pack", ".pack"],
 )
 def test_not_a_marker(text: str) -> None:
     assert names.parse_marker(text) is None
@@ -143,7 +168,13 @@ def test_parsers_never_raise_and_agree_with_their_builders(text: str) -> None:
     opening = names.parse_opening(text)
     assert opening is None or names.parse_opening(str(opening)) is not None
     assert not (task and marker)
-    names.parse_shard(text), names.parse_load(text), names.parse_next_id(text), names.is_worker_name(text), names.parse_entry(text)
+    (
+        names.parse_shard(text),
+        names.parse_load(text),
+        names.parse_next_id(text),
+        names.is_worker_name(text),
+        names.parse_entry(text),
+    )
     priority = names.parse_priority(text)
     # Files are looked for under the number, so a name that says it differently must not be taken for it.
     assert priority is None or str(priority) == text
@@ -190,7 +221,9 @@ def test_loads_and_next_id_round_trip(first: int, more: int) -> None:
     assert names.parse_next_id(names.next_id_name(first, names.new_token())) == first
 
 
-@pytest.mark.parametrize("text", ["000000001", "000000001.", "000000001.a.b", "1.a", "000000001.a~", ".nfs0001", "000000001.a b"])
+@pytest.mark.parametrize(
+    "text", ["000000001", "000000001.", "000000001.a.b", "1.a", "000000001.a~", ".nfs0001", "000000001.a b"]
+)
 def test_not_a_next_id(text: str) -> None:
     assert names.parse_next_id(text) is None
 
@@ -231,9 +264,35 @@ def test_queue_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", ".hidden", "-x", "a/b", "/a", "a b", " a", "a\n", "\n", "a\0b", "a\tb", "x" * 201, "日" * 67, "a\\b", "a*", "~", "$x",
-     "a;b", "a'b", '"', None, 5, b"x", "\ud800"],
-)  # fmt: skip
+    [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "-x",
+        "a/b",
+        "/a",
+        "a b",
+        " a",
+        "a\n",
+        "\n",
+        "a\0b",
+        "a\tb",
+        "x" * 201,
+        "日" * 67,
+        "a\\b",
+        "a*",
+        "~",
+        "$x",
+        "a;b",
+        "a'b",
+        '"',
+        None,
+        5,
+        b"x",
+        "\ud800",
+    ],
+)
 def test_refused_queue_names(name: object) -> None:
     with pytest.raises(InputError):
         names.check_queue_name(name)  # type: ignore[arg-type]

@@ -45,13 +45,35 @@ def test_newer_format_is_refused_naming_both_numbers() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"5", b"null", b'"x"', b"{}", b"\xff", b'{"format":"1"}', b'{"format":0}', b'{"format":-1}', b'{"format":true}',
-     b'{"format":1.0}', b'{"format":null}', b'{"format":1,"max_retries":-1}', b'{"format":1,"max_retries":"3"}', b'{"format":1,"requires":"x"}',
-     b'{"format":1,"retry_delay_s":NaN}', b'{"format":1,"retry_delay_s":Infinity}', b'{"format":1,"time_limit_s":0}', b"[" * 100_000,
-     b'{"format":1,"durability":["normal"]}', b'{"format":1,"time_limit_s":true}', b"\0" * 300],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"5",
+        b"null",
+        b'"x"',
+        b"{}",
+        b"\xff",
+        b'{"format":"1"}',
+        b'{"format":0}',
+        b'{"format":-1}',
+        b'{"format":true}',
+        b'{"format":1.0}',
+        b'{"format":null}',
+        b'{"format":1,"max_retries":-1}',
+        b'{"format":1,"max_retries":"3"}',
+        b'{"format":1,"requires":"x"}',
+        b'{"format":1,"retry_delay_s":NaN}',
+        b'{"format":1,"retry_delay_s":Infinity}',
+        b'{"format":1,"time_limit_s":0}',
+        b"[" * 100_000,
+        b'{"format":1,"durability":["normal"]}',
+        b'{"format":1,"time_limit_s":true}',
+        b"\0" * 300,
+    ],
+)
 def test_bad_files_name_the_path(content: bytes) -> None:
-    with pytest.raises(FormatError, match="/q/queue.json"):
+    with pytest.raises(FormatError, match=r"/q/queue\.json"):
         Settings.from_json(content, "/q/queue.json")
 
 

@@ -43,7 +43,9 @@ options = st.builds(
     created_at=st.none() | st.just("2026-11-22T07:15:01Z"),
 )
 extras = st.dictionaries(
-    st.text(min_size=1, max_size=8).filter(lambda key: key not in OPTION_NAMES and key not in ("id", "task")), json_values, max_size=3
+    st.text(min_size=1, max_size=8).filter(lambda key: key not in OPTION_NAMES and key not in ("id", "task")),
+    json_values,
+    max_size=3,
 )
 
 
@@ -82,21 +84,56 @@ def test_example_of_the_design() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "null", "[]", "5", '"x"', "{}", '{"id":1}', '{"task":"x"}', '{"id":"1","task":"x"}', '{"id":true,"task":"x"}',
-        '{"id":1.0,"task":"x"}', '{"id":1,"task":""}', '{"id":1,"task":"  "}', '{"id":1,"task":"a\\u0000b"}', '{"id":1,"task":"\\ud800"}',
-        '{"id":1,"task":null}', '{"id":' + "9" * 5000 + ',"task":"x"}', "[" * 100_000, '{"id":1,"task":' + "[" * 100_000 + "}",
-        '{"id":1,"task":"x","priority":"5"}', '{"id":1,"task":"x","priority":1.5}', '{"id":1,"task":"x","priority":true}',
-        '{"id":1,"task":"x","cores":0}', '{"id":1,"task":"x","cores":"2"}', '{"id":1,"task":"x","requires":"abc"}',
-        '{"id":1,"task":"x","requires":[-1]}', '{"id":1,"task":"x","requires":true}', '{"id":1,"task":"x","requires":{"a":1}}',
+        "",
+        "{",
+        "null",
+        "[]",
+        "5",
+        '"x"',
+        "{}",
+        '{"id":1}',
+        '{"task":"x"}',
+        '{"id":"1","task":"x"}',
+        '{"id":true,"task":"x"}',
+        '{"id":1.0,"task":"x"}',
+        '{"id":1,"task":""}',
+        '{"id":1,"task":"  "}',
+        '{"id":1,"task":"a\\u0000b"}',
+        '{"id":1,"task":"\\ud800"}',
+        '{"id":1,"task":null}',
+        '{"id":' + "9" * 5000 + ',"task":"x"}',
+        "[" * 100_000,
+        '{"id":1,"task":' + "[" * 100_000 + "}",
+        '{"id":1,"task":"x","priority":"5"}',
+        '{"id":1,"task":"x","priority":1.5}',
+        '{"id":1,"task":"x","priority":true}',
+        '{"id":1,"task":"x","cores":0}',
+        '{"id":1,"task":"x","cores":"2"}',
+        '{"id":1,"task":"x","requires":"abc"}',
+        '{"id":1,"task":"x","requires":[-1]}',
+        '{"id":1,"task":"x","requires":true}',
+        '{"id":1,"task":"x","requires":{"a":1}}',
         '{"id":1,"task":"x","requires":' + "[" * 900 + "]" * 900 + "}",
-        '{"id":1,"task":"x","env":[]}', '{"id":1,"task":"x","env":{"A":1}}', '{"id":1,"task":"x","env":{"A=B":"1"}}',
-        '{"id":1,"task":"x","env":{"":"1"}}', '{"id":1,"task":"x","env":{"A":"\\u0000"}}', '{"id":1,"task":"x","tags":5}',
-        '{"id":1,"task":"x","tags":[1]}', '{"id":1,"task":"x","cwd":5}', '{"id":1,"task":"x","cwd":"a\\u0000b"}', '{"id":1,"task":"x","cwd":""}',
-        '{"id":1,"task":"x","time_limit_s":NaN}', '{"id":1,"task":"x","time_limit_s":Infinity}', '{"id":1,"task":"x","time_limit_s":-1}',
-        '{"id":1,"task":"x","max_retries":-1}', '{"id":1,"task":"x","name":17}', '{"id":1,"task":"x","name":"17"}', "\ufeff{}",
+        '{"id":1,"task":"x","env":[]}',
+        '{"id":1,"task":"x","env":{"A":1}}',
+        '{"id":1,"task":"x","env":{"A=B":"1"}}',
+        '{"id":1,"task":"x","env":{"":"1"}}',
+        '{"id":1,"task":"x","env":{"A":"\\u0000"}}',
+        '{"id":1,"task":"x","tags":5}',
+        '{"id":1,"task":"x","tags":[1]}',
+        '{"id":1,"task":"x","cwd":5}',
+        '{"id":1,"task":"x","cwd":"a\\u0000b"}',
+        '{"id":1,"task":"x","cwd":""}',
+        '{"id":1,"task":"x","time_limit_s":NaN}',
+        '{"id":1,"task":"x","time_limit_s":Infinity}',
+        '{"id":1,"task":"x","time_limit_s":-1}',
+        '{"id":1,"task":"x","max_retries":-1}',
+        '{"id":1,"task":"x","name":17}',
+        '{"id":1,"task":"x","name":"17"}',
+        "\ufeff{}",
     ],
     ids=lambda text: text[:60],
-)  # fmt: skip
+)
 def test_bad_files_are_task_errors(text: str) -> None:
     # An empty list of requirements, however deep, requires nothing; any error but a TaskError would stop a worker.
     try:
@@ -122,7 +159,19 @@ def test_any_bytes_are_a_task_error_or_a_definition(content: bytes) -> None:
 
 @given(json_values)
 def test_any_json_is_a_task_error_or_a_definition(value: Any) -> None:
-    for field in ("priority", "requires", "after", "cores", "tags", "env", "cwd", "name", "time_limit_s", "max_retries", "created_at"):
+    for field in (
+        "priority",
+        "requires",
+        "after",
+        "cores",
+        "tags",
+        "env",
+        "cwd",
+        "name",
+        "time_limit_s",
+        "max_retries",
+        "created_at",
+    ):
         text = json.dumps({"id": 1, "task": "x", field: value})
         try:
             read = Definition.from_json(text)
@@ -145,9 +194,29 @@ def circular() -> list[Any]:
 
 @pytest.mark.parametrize(
     "task",
-    ["", " ", "\n\t", "a\0b", "\ud800", "x\udcff", None, b"x", float("nan"), float("inf"), {"a": float("nan")}, {1, 2}, object(), circular(),
-     {"a": b"x"}, {(1, 2): 3}, pytest.param(10**5000, id="huge"), lambda: 1, Path("x"), 1j],
-)  # fmt: skip
+    [
+        "",
+        " ",
+        "\n\t",
+        "a\0b",
+        "\ud800",
+        "x\udcff",
+        None,
+        b"x",
+        float("nan"),
+        float("inf"),
+        {"a": float("nan")},
+        {1, 2},
+        object(),
+        circular(),
+        {"a": b"x"},
+        {(1, 2): 3},
+        pytest.param(10**5000, id="huge"),
+        lambda: 1,
+        Path("x"),
+        1j,
+    ],
+)
 def test_what_cannot_be_a_task(task: object) -> None:
     with pytest.raises(InputError) as caught:
         encode_task(task)
@@ -155,9 +224,23 @@ def test_what_cannot_be_a_task(task: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "task", ["ls", "two\nlines", "é日本\U0001f600", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), "\\ud800", 0, False, [],
-             {}, {"a": 1}, 10**40, 1.5, {"a": "\ud800"}]
-)  # fmt: skip
+    "task",
+    [
+        "ls",
+        "two\nlines",
+        "é日本\U0001f600",
+        "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
+        "\\ud800",
+        0,
+        False,
+        [],
+        {},
+        {"a": 1},
+        10**40,
+        1.5,
+        {"a": "\ud800"},
+    ],
+)
 def test_what_can_be_a_task(task: object) -> None:
     assert json.loads(encode_task(task)) == task
 
@@ -173,16 +256,56 @@ def test_deep_task_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("priority", "high"), ("priority", 1.5), ("priority", True), ("priority", 10**9), ("cores", 0), ("cores", 1.5), ("cores", "2"),
-        ("cores", True), ("gpus", -1), ("mem_mb", 0), ("mem_mb", "4G"), ("max_retries", -1), ("time_limit_s", 0), ("time_limit_s", -1),
-        ("time_limit_s", math.nan), ("time_limit_s", math.inf), ("time_limit_s", "60"), ("time_limit_s", True), ("time_request_s", 1e300),
-        ("name", ""), ("name", " "), ("name", "17"), ("name", "1-5"), ("name", 5), ("name", "a\0b"), ("name", "\ud800"), ("tags", 5),
-        ("tags", [1]), ("tags", ["a\0"]), ("tags", b"x"), ("env", {"A": 1}), ("env", {"A=B": "x"}), ("env", {"": "x"}), ("env", {"A": "a\0b"}),
-        ("env", [("A", "B")]), ("env", {5: "x"}), ("cwd", 5), ("cwd", "a\0b"), ("cwd", b"/tmp"), ("cwd", ""), ("requires", "x"),
-        ("requires", -1), ("requires", [None]), ("after", True), ("nonsense", 1), ("Priority", 1),
-        pytest.param("cores", -(10**5000), id="huge"), pytest.param("priority", 10**5000, id="huge"),
+        ("priority", "high"),
+        ("priority", 1.5),
+        ("priority", True),
+        ("priority", 10**9),
+        ("cores", 0),
+        ("cores", 1.5),
+        ("cores", "2"),
+        ("cores", True),
+        ("gpus", -1),
+        ("mem_mb", 0),
+        ("mem_mb", "4G"),
+        ("max_retries", -1),
+        ("time_limit_s", 0),
+        ("time_limit_s", -1),
+        ("time_limit_s", math.nan),
+        ("time_limit_s", math.inf),
+        ("time_limit_s", "60"),
+        ("time_limit_s", True),
+        ("time_request_s", 1e300),
+        ("name", ""),
+        ("name", " "),
+        ("name", "17"),
+        ("name", "1-5"),
+        ("name", 5),
+        ("name", "a\0b"),
+        ("name", "\ud800"),
+        ("tags", 5),
+        ("tags", [1]),
+        ("tags", ["a\0"]),
+        ("tags", b"x"),
+        ("env", {"A": 1}),
+        ("env", {"A=B": "x"}),
+        ("env", {"": "x"}),
+        ("env", {"A": "a\0b"}),
+        ("env", [("A", "B")]),
+        ("env", {5: "x"}),
+        ("cwd", 5),
+        ("cwd", "a\0b"),
+        ("cwd", b"/tmp"),
+        ("cwd", ""),
+        ("requires", "x"),
+        ("requires", -1),
+        ("requires", [None]),
+        ("after", True),
+        ("nonsense", 1),
+        ("Priority", 1),
+        pytest.param("cores", -(10**5000), id="huge"),
+        pytest.param("priority", 10**5000, id="huge"),
     ],
-)  # fmt: skip
+)
 def test_refused_options(name: str, value: object) -> None:
     with pytest.raises(InputError):
         Options.of(**{name: value})
@@ -246,9 +369,23 @@ def test_outcome_round_trip(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{", "[]", "5", "null", "{}", '{"name":"000000001"}', '{"name":"1","outcome":"x","to":"y","log":[1]}',
-             '{"name":"1","outcome":"x","to":"y","log":["a","b","c"]}', "[" * 100_000, b"\xff", b"\0" * 100, '{"name":"000000001","outc']
-)  # fmt: skip
+    "line",
+    [
+        "",
+        "{",
+        "[]",
+        "5",
+        "null",
+        "{}",
+        '{"name":"000000001"}',
+        '{"name":"1","outcome":"x","to":"y","log":[1]}',
+        '{"name":"1","outcome":"x","to":"y","log":["a","b","c"]}',
+        "[" * 100_000,
+        b"\xff",
+        b"\0" * 100,
+        '{"name":"000000001","outc',
+    ],
+)
 def test_torn_outcomes_are_passed_over(line: Any) -> None:
     assert Outcome.from_json(line) is None
 

@@ -16,17 +16,52 @@ from fsqdo.task import command_from
 from fsqdo.template import expand
 
 HOSTILE = [
-    "", " ", "a b", "'", '"', "''", "'; touch pwned; '", '"; touch pwned; "', "$(touch pwned)", "`touch pwned`", "\\", "\\'; touch pwned; #",
-    "\n", "x\ntouch pwned\n", "; touch pwned", "&& touch pwned", "| touch pwned", "> pwned", "$HOME", "${HOME}", "*", "~", "!!", "#x", "-n", "%s",
-    "{a}", "{{", "}}", "{a.__class__}", "é日本\U0001f600", "\t\v\x01\x7f", "x" * 5000, "EOF\ntouch pwned\nEOF", "a[$(touch pwned)]", "*)touch pwned;;",
-]  # fmt: skip
+    "",
+    " ",
+    "a b",
+    "'",
+    '"',
+    "''",
+    "'; touch pwned; '",
+    '"; touch pwned; "',
+    "$(touch pwned)",
+    "`touch pwned`",
+    "\\",
+    "\\'; touch pwned; #",
+    "\n",
+    "x\ntouch pwned\n",
+    "; touch pwned",
+    "&& touch pwned",
+    "| touch pwned",
+    "> pwned",
+    "$HOME",
+    "${HOME}",
+    "*",
+    "~",
+    "!!",
+    "#x",
+    "-n",
+    "%s",
+    "{a}",
+    "{{",
+    "}}",
+    "{a.__class__}",
+    "é日本\U0001f600",
+    "\t\v\x01\x7f",
+    "x" * 5000,
+    "EOF\ntouch pwned\nEOF",
+    "a[$(touch pwned)]",
+    "*)touch pwned;;",
+]
 texts = st.sampled_from(HOSTILE) | st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=40)
 values = st.dictionaries(st.from_regex(r"[a-z_]{1,6}", fullmatch=True), texts, min_size=1, max_size=5)
 
 
 def run(script: str, cwd: Path) -> bytes:
     """What a script prints."""
-    return subprocess.run(["/bin/sh", "-c", script], cwd=cwd, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True).stdout
+    return subprocess.run(
+        ["/bin/sh", "-c", script], cwd=cwd, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True
+    ).stdout
 
 
 @given(values)
@@ -38,7 +73,9 @@ def test_values_come_out_of_the_shell_as_they_went_in(tmp_path: Path, given_: di
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-@pytest.mark.parametrize("script", ["printf %s x{a}y", "printf %s --name={a}", "x={a}; printf %s \"x${{x}}y\" ", "printf %s $(printf %s x{a}y)"])
+@pytest.mark.parametrize(
+    "script", ["printf %s x{a}y", "printf %s --name={a}", 'x={a}; printf %s "x${{x}}y" ', "printf %s $(printf %s x{a}y)"]
+)
 def test_hostile_values_in_words(tmp_path: Path, script: str, value: str) -> None:
     out = run(expand(script, {"a": value}), tmp_path).decode()
     if "$(printf" not in script:  # an unquoted substitution splits into words and drops newlines, as it does for everything
@@ -47,9 +84,50 @@ def test_hostile_values_in_words(tmp_path: Path, script: str, value: str) -> Non
 
 
 PIECES = st.sampled_from(
-    ["{a}", "{b}", "'", '"', "`", "\\", "$", "$(", ")", "((", "))", "${{x:-", "}}", "#", " # ", "\n", " ", "<<EOF\n", "EOF\n", ";", "|", "&&",
-     "echo ", "printf %s ", "x=", "[", "]", "case ", " in ", "*) ", ";;", "esac", "{{ ", ";}}", "if ", "then ", "fi", "~", "!", "-", ":"],
-)  # fmt: skip
+    [
+        "{a}",
+        "{b}",
+        "'",
+        '"',
+        "`",
+        "\\",
+        "$",
+        "$(",
+        ")",
+        "((",
+        "))",
+        "${{x:-",
+        "}}",
+        "#",
+        " # ",
+        "\n",
+        " ",
+        "<<EOF\n",
+        "EOF\n",
+        ";",
+        "|",
+        "&&",
+        "echo ",
+        "printf %s ",
+        "x=",
+        "[",
+        "]",
+        "case ",
+        " in ",
+        "*) ",
+        ";;",
+        "esac",
+        "{{ ",
+        ";}}",
+        "if ",
+        "then ",
+        "fi",
+        "~",
+        "!",
+        "-",
+        ":",
+    ],
+)
 
 
 @settings(max_examples=600)
@@ -70,7 +148,13 @@ def test_no_place_in_any_script_lets_a_value_run(tmp_path: Path, script: str, a:
     except TemplateError:
         return
     subprocess.run(
-        ["/bin/sh", "-c", command], cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20
+        ["/bin/sh", "-c", command],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=20,
+        check=False,
     )
     assert not (tmp_path / "pwned").exists(), command
 
@@ -98,16 +182,47 @@ def test_expansion(script: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "script",
-    ["{a.__class__}", "{a[0]}", "{a!r}", "{a!s}", "{a:>1000000000}", "{a:{b}}", "{}", "{0}", "{a", "a}", "{ a }", "{a.b.c}", "{a!}", "{{{a}}",
-     "{a.__init__.__globals__}", "{:}", "{!r}", "{self}"],
-)  # fmt: skip
+    [
+        "{a.__class__}",
+        "{a[0]}",
+        "{a!r}",
+        "{a!s}",
+        "{a:>1000000000}",
+        "{a:{b}}",
+        "{}",
+        "{0}",
+        "{a",
+        "a}",
+        "{ a }",
+        "{a.b.c}",
+        "{a!}",
+        "{{{a}}",
+        "{a.__init__.__globals__}",
+        "{:}",
+        "{!r}",
+        "{self}",
+    ],
+)
 def test_format_tricks_are_refused(script: str) -> None:
     with pytest.raises(TemplateError):
         expand(script, {"a": "x", "b": "3"})
 
 
 @pytest.mark.parametrize(
-    "script", ['"{a}"', "'{a}'", "`{a}`", "\\{a}", "${a}", "# {a}", "<<E\n{a}\nE", "$(( {a} ))", '"$(f "{a}")"', "${{x:-{a}}}", "x '", ]
+    "script",
+    [
+        '"{a}"',
+        "'{a}'",
+        "`{a}`",
+        "\\{a}",
+        "${a}",
+        "# {a}",
+        "<<E\n{a}\nE",
+        "$(( {a} ))",
+        '"$(f "{a}")"',
+        "${{x:-{a}}}",
+        "x '",
+    ],
 )
 def test_places_without_protection_are_refused(script: str) -> None:
     if "{a}" in script:
@@ -130,7 +245,11 @@ def test_what_no_command_can_be_given(value: str) -> None:
         expand("{a}", {"a": value})
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5), st.lists, max_leaves=5))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5), st.lists, max_leaves=5
+    )
+)
 def test_other_values_are_json(value: Any) -> None:
     if not isinstance(value, str):
         assert json.loads(subprocess_words(expand("{a}", {"a": value}))[0]) == value

@@ -16,9 +16,25 @@ from fsqdo.store.system import System, fs
 from tests.faults import SEAM, Injector, Mode, modes_of
 
 ERRNOS = [
-    errno.ENOENT, errno.ESTALE, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.EEXIST,
-    errno.ENOTEMPTY, errno.EBUSY, errno.ENAMETOOLONG, errno.EINTR, errno.ENOTDIR, errno.EMFILE, errno.ELOOP, errno.ETIMEDOUT,
-]  # fmt: skip
+    errno.ENOENT,
+    errno.ESTALE,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EXDEV,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.EBUSY,
+    errno.ENAMETOOLONG,
+    errno.EINTR,
+    errno.ENOTDIR,
+    errno.EMFILE,
+    errno.ELOOP,
+    errno.ETIMEDOUT,
+]
 
 
 @pytest.fixture
@@ -96,7 +112,9 @@ def test_move_whose_target_directory_vanishes_again_and_again(tree: Tree, seam: 
     assert tree.read("c/x") == b"content"
 
 
-@pytest.mark.parametrize("error", [errno.ENOENT, errno.ESTALE, errno.EIO, errno.EINTR, errno.EBUSY, errno.EEXIST, errno.ETIMEDOUT])
+@pytest.mark.parametrize(
+    "error", [errno.ENOENT, errno.ESTALE, errno.EIO, errno.EINTR, errno.EBUSY, errno.EEXIST, errno.ETIMEDOUT]
+)
 def test_lost_reply_of_a_rename_is_seen_in_the_target(tree: Tree, seam: System, error: int) -> None:
     def rename(src: str, dst: str) -> None:
         os.rename(src, dst)
@@ -132,7 +150,9 @@ def test_transient_errors_of_rename_are_tried_again(tree: Tree, seam: System, er
     assert slept == sorted(slept) and sum(slept) < 5
 
 
-@pytest.mark.parametrize("error", [errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG])
+@pytest.mark.parametrize(
+    "error", [errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG]
+)
 @pytest.mark.parametrize("before", [0, 1, 3])
 def test_errors_that_no_waiting_mends_stop_at_once(tree: Tree, seam: System, error: int, before: int) -> None:
     seam.rename = failing("rename", *[errno.EIO] * before, *[error] * 100)
@@ -292,7 +312,9 @@ def test_every_error_at_every_call(fast_dir: Path, name: str) -> None:
             got = found(tree)
             where = f"{call}: {mode}: answered {answer!r}, left {got}"
             if answer == wanted_answer and answer is not None and call.name not in ("listdir", "read", "open", "lstat"):
-                assert {p: c for p, c in got.items() if not p.startswith("tmp/")} == wanted or "unlink" in name or "remove" in name, where
+                assert (
+                    {p: c for p, c in got.items() if not p.startswith("tmp/")} == wanted or "unlink" in name or "remove" in name
+                ), where
             for path, content in got.items():
                 possible = {before.get(path), wanted.get(path)} if path in before or path in wanted else {b""}
                 if name == "append":
@@ -324,7 +346,9 @@ def fresh_tree(base: Path) -> Tree:
 
 
 # ---------------------------------------------------------------- questions
-@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EINTR, errno.ENOSPC, errno.ETIMEDOUT])
+@pytest.mark.parametrize(
+    "error", [errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EINTR, errno.ENOSPC, errno.ETIMEDOUT]
+)
 def test_unreadable_is_never_empty(tree: Tree, seam: System, error: int) -> None:
     seam.listdir = failing("listdir", *[error] * 10)
     with pytest.raises(StorageError) as caught:
@@ -474,4 +498,17 @@ def test_appender_syncs_only_what_is_new(tree: Tree, seam: System) -> None:
 
 
 def test_the_seam_names_every_call() -> None:
-    assert {"rename", "mkdir", "rmdir", "unlink", "listdir", "open", "read", "write", "fsync", "close", "lstat", "utime"} <= set(SEAM)
+    assert {
+        "rename",
+        "mkdir",
+        "rmdir",
+        "unlink",
+        "listdir",
+        "open",
+        "read",
+        "write",
+        "fsync",
+        "close",
+        "lstat",
+        "utime",
+    } <= set(SEAM)

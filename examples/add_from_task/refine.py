@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fsqdo
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-5
 
 
 def simpson(a, b):

@@ -15,8 +15,8 @@ mkdir "tmp/$w" "logs/$w" || exit 1
 printf '{"worker":"%s","host":"%s","pid":%d,"pid_start":%d,"pid_namespace":"%s","boot_id":"%s"}\n' "$w" "$(uname -n)" $$ \
     "$(cut -d' ' -f22 /proc/$$/stat)" "$(readlink /proc/$$/ns/pid)" "$(cat /proc/sys/kernel/random/boot_id)" >"tmp/$w/worker.json"
 mv "tmp/$w" "running/$w" || exit 1
-while sleep 60 && kill -0 $$ && touch "running/$w/worker.json"; do :; done 2>/dev/null &
-heart=$!
+while sleep 60 && kill -0 $$ && touch "running/$w/worker.json"; do :; done >/dev/null 2>&1 &
+trap "kill $!" EXIT
 
 # The name that a failed task goes under: its f raised. Counters stand after the dot, in any order.
 failed_once_more() {
@@ -45,8 +45,7 @@ while [ ! -e PAUSED ] && file=$(pending) && [ -n "$file" ]; do
     [ $code = 0 ] && end=succeeded to=succeeded/$shard/$task@$w.json || end=failed to=failed/$shard/$(failed_once_more "$task")@$w.json
     printf '{"name":"%s","outcome":"%s","to":"%s","started_at":"%s","ended_at":"%s","exit_code":%d,"slot":0,"log":[0,%d,%d]}\n' \
         "$task" $end "$to" "$begin" "$(date -u +%FT%TZ)" $code "$first" "$(wc -c <"$log")" >>"outcomes/$w.jsonl"
-    mkdir -p "${to%/*}" && mv "$own" "$to"                        # the outcome stands in the journal before the task moves
+    mkdir -p "${to%/*}" && mv "$own" "$to" 2>/dev/null            # the outcome stands in the journal before the task moves
 done
 
-kill $heart
 rm "running/$w/worker.json" && rmdir "running/$w"

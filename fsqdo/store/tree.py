@@ -111,12 +111,9 @@ class Tree:
         A last line without a newline is torn and left out.
         """
         path = self.path(relative)
-        try:
-            fd = fs.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in GONE:
-                return
-            raise StorageError(error, "open", path) from None
+        fd = self._open_there(relative)
+        if fd is None:
+            return
         try:
             rest = b""
             while chunk := fs.read(fd, _CHUNK):
@@ -128,15 +125,29 @@ class Tree:
         finally:
             _close_quietly(fd)
 
+    def _open_there(self, relative: str) -> int | None:
+        """Open a file that stays where it is; None when its directory does not list it, either.
+
+        A journal taken for missing would have what it knows done again, so one wrong answer is not believed.
+        """
+        path = self.path(relative)
+        directory, _, name = relative.rpartition("/")
+        for last in (False, False, True):
+            try:
+                return fs.open(path, _READ)
+            except OSError as error:
+                if error.errno not in GONE or last:
+                    raise StorageError(error, "open", path) from None
+                if name not in (self.ls(directory) or ()):
+                    return None
+        return None
+
     def read_slice(self, relative: str, first: int, end: int) -> bytes:
         """Read the bytes first..end of a file; what is missing of them is left out."""
         path = self.path(relative)
-        try:
-            fd = fs.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in GONE:
-                return b""
-            raise StorageError(error, "open", path) from None
+        fd = self._open_there(relative)
+        if fd is None:
+            return b""
         try:
             os.lseek(fd, first, os.SEEK_SET)
             data = b""
@@ -151,12 +162,17 @@ class Tree:
     def link_count(self, relative: str) -> int:
         """Number of names the file has; 0 when it is gone. Two after a client was killed in the middle of a rename."""
         path = self.path(relative)
-        try:
-            return fs.lstat(path).st_nlink
-        except OSError as error:
-            if error.errno in GONE:
-                return 0
-            raise StorageError(error, "lstat", path) from None
+        for last in (False, True):
+            try:
+                return fs.lstat(path).st_nlink
+            except OSError as error:
+                # A stale handle is looked up anew: "gone" and "one name" lead to different moves.
+                if error.errno == errno.ESTALE and not last:
+                    continue
+                if error.errno in GONE:
+                    return 0
+                raise StorageError(error, "lstat", path) from None
+        return 0
 
     def changed_ns(self, relative: str) -> int | None:
         """Modification time of a file by the file server's clock, in ns: only ever compared with itself. None: gone."""
@@ -270,13 +286,13 @@ class Tree:
                 fd = fs.open(path, flags, 0o666)
                 break
             except OSError as error:
-                if error.errno not in GONE:
+                if error.errno not in GONE or attempt == 2:
                     raise StorageError(error, "open", path) from None
-                if not make:
-                    return False
-                if attempt == 2:
-                    raise StorageError(error, "open", path) from None
-                self.make_directories(relative.rpartition("/")[0])
+                directory = relative.rpartition("/")[0]
+                if self.ls(directory) is None:  # else the answer was a wrong one: again
+                    if not make:
+                        return False
+                    self.make_directories(directory)
         try:
             try:
                 write_all(fd, data)

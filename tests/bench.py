@@ -1,0 +1,459 @@
+"""The speed of fsqdo, each line as a ratio against its floor: what the file system, xargs and Python themselves take.
+
+`make bench`, or `python -m tests.bench [--only NAME]... [--rounds N] [--dir DIR] [--json FILE] [--keep]`.
+
+Times mean little on another machine or a busy one; ratios carry over. So the floor of each line is measured in the same run,
+in the same directory, in turn with fsqdo (A B A B ...), each time in a fresh subdirectory and with nothing waiting to be
+written (`sync -f`). The ratio shown is the median of the rounds' own ratios, so that a slow minute of the machine hits both
+sides; beside it stands the same ratio in CPU time, children included, which a busy machine disturbs less. Nothing is deleted
+before the end: ext4 creates slowly for tens of seconds after that. A limit that is missed is said and is no error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import fsqdo
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SLOTS = (1, 2, 4)
+FILE_BYTES = 200
+LOADED = 100_000
+CREATED = 20_000
+MANY = 1_000_000
+COMMANDS = 3000
+SHELL_COMMANDS = 1500
+CALLED = 3000
+ADDED = 150
+STARTS = 20
+
+
+class Cost(NamedTuple):
+    """What something took, in seconds: on the clock, and of the processors (user and system, children included)."""
+
+    wall: float
+    cpu: float
+
+    def per(self, count: int) -> Cost:
+        """The share of one of so many."""
+        return Cost(self.wall / count, self.cpu / count)
+
+
+Side = Callable[[], Cost]
+
+
+@dataclass
+class Line:
+    """One line of the table.
+
+    Attributes
+    ----------
+    floor, ours
+        Medians, in `unit`.
+    ratio
+        Median of the ratios of the rounds; `lowest` and `highest` of them beside it.
+    cpu_ratio
+        The same of CPU times; None where it says nothing.
+    limit
+        What it must not exceed (or, with `at_least`, fall below).
+    """
+
+    name: str
+    what: str
+    unit: str
+    floor: float
+    ours: float
+    ratio: float
+    lowest: float
+    highest: float
+    limit: float
+    at_least: bool = False
+    cpu_ratio: float | None = None
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the limit holds."""
+        return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
+
+
+class Bench:
+    """What all measurements share: the directory, the number of rounds, the environment of child processes.
+
+    Parameters
+    ----------
+    directory
+        Everything is made here.
+    rounds
+        Of each side.
+    """
+
+    def __init__(self, directory: Path, rounds: int) -> None:
+        self.directory = directory
+        self.rounds = rounds
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith("FSQDO_")}
+        self.env["FSQDO_DIR"] = os.environ["FSQDO_DIR"] = str(directory / "queues")
+        (directory / "queues").mkdir(parents=True)
+        self.program = _program()
+        self._made = 0
+
+    def fresh(self) -> Path:
+        """A new directory."""
+        self._made += 1
+        path = self.directory / f"{self._made:04d}"
+        path.mkdir()
+        return path
+
+    def queue(self) -> fsqdo.Queue:
+        """A new queue."""
+        self._made += 1
+        return fsqdo.create(f"bench{self._made:04d}")
+
+    def settle(self) -> None:
+        """Write out what is waiting: the next measurement must not pay for the one before."""
+        subprocess.run(["sync", "-f", str(self.directory)], check=False)
+
+    def turns(self, floor: Side, ours: Side, rounds: int | None = None) -> list[tuple[Cost, Cost]]:
+        """Measure both sides in turn."""
+        found = []
+        for _ in range(rounds or self.rounds):
+            self.settle()
+            a = floor()
+            self.settle()
+            found.append((a, ours()))
+        return found
+
+    def run(self, *words: str, stdin: int | None = None) -> Cost:
+        """What a program takes."""
+        return self.run_with_peak(*words, stdin=stdin)[0]
+
+    def run_with_peak(self, *words: str, stdin: int | None = None) -> tuple[Cost, int]:
+        """What a program takes, and its peak memory in KiB."""
+        began = time.perf_counter()
+        child = subprocess.Popen(words, env=self.env, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(child.pid, 0)
+        wall = time.perf_counter() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise subprocess.CalledProcessError(child.returncode, words)
+        return Cost(wall, used.ru_utime + used.ru_stime), used.ru_maxrss
+
+
+class Clock:
+    """Measures a piece of this process, from its making to `cost`."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def cost(self) -> Cost:
+        """What it took."""
+        return Cost(time.perf_counter() - self._wall, time.process_time() - self._cpu)
+
+
+def _program() -> tuple[str, ...]:
+    """The command people type: as installed beside this Python, else from the checkout."""
+    installed = Path(sys.executable).parent / "fsqdo"
+    return (str(installed),) if installed.exists() else (sys.executable, str(CHECKOUT / "bin" / "fsqdo"))
+
+
+def _line(name: str, what: str, unit: str, pairs: list[tuple[Cost, Cost]], scale: float, limit: float, **more: Any) -> Line:
+    """A line of the table from what each round took; `at_least` compares rates."""
+    times = [(a.wall, b.wall) for a, b in pairs]
+    cpu = [(a.cpu, b.cpu) for a, b in pairs]
+    if more.get("at_least"):
+        ratios, cpu_ratios = [a / b for a, b in times], [a / b for a, b in cpu]
+    else:
+        ratios, cpu_ratios = [b / a for a, b in times], [b / a for a, b in cpu]
+    floor, ours = median(a for a, _ in times) * scale, median(b for _, b in times) * scale
+    more.setdefault("cpu_ratio", median(cpu_ratios))
+    return Line(name, what, unit, floor, ours, median(ratios), min(ratios), max(ratios), limit, **more)
+
+
+# ---------------------------------------------------------------- loading and adding
+def _create(bench: Bench) -> Cost:
+    """Seconds a file that open, write, close takes."""
+    directory, data = str(bench.fresh()), b"x" * FILE_BYTES
+    clock = Clock()
+    for number in range(CREATED):
+        fd = os.open(f"{directory}/{number:09d}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        os.write(fd, data)
+        os.close(fd)
+    return clock.cost().per(CREATED)
+
+
+def _commands(path: Path, count: int) -> str:
+    with path.open("w") as file:
+        file.writelines(f"analyze --input data/{number:09d}.dat --output results/{number:09d}.out\n" for number in range(count))
+    return str(path)
+
+
+def bench_load(bench: Bench) -> Iterator[Line]:
+    """`fsqdo load` of 100,000 commands, start-up included, against creating files."""
+    source = _commands(bench.directory / "commands.txt", LOADED)
+    load = (*bench.program, "load")
+    pairs = bench.turns(partial(_create, bench), lambda: bench.run(*load, bench.queue().name, source).per(LOADED))
+    what = f"load of {LOADED:,} commands / creating files"
+    yield _line("load", what, "us a task", pairs, 1e6, 5.0, at_least=True)
+
+
+def bench_memory(bench: Bench) -> Iterator[Line]:
+    """Peak memory of `fsqdo load` of 1,000,000 commands."""
+    source = _commands(bench.directory / "many.txt", MANY)
+    cost, peak_kb = bench.run_with_peak(*bench.program, "load", bench.queue().name, source)
+    ratio = peak_kb / 1024 / 150
+    note = f"{cost.wall:.1f} s, of which CPU {cost.cpu:.1f} s"
+    yield Line(
+        "memory",
+        f"peak memory of a load of {MANY:,} / 150 MiB",
+        "MiB",
+        150,
+        peak_kb / 1024,
+        ratio,
+        ratio,
+        ratio,
+        1.0,
+        note=note,
+    )
+
+
+def _raw_adds(bench: Bench) -> Cost:
+    """Seconds a task of create, fsync, rename, fsync of the directory."""
+    top, data = str(bench.fresh()), b"x" * FILE_BYTES
+    os.mkdir(f"{top}/tmp")
+    os.mkdir(f"{top}/pending")
+    clock = Clock()
+    for number in range(ADDED):
+        fd = os.open(f"{top}/tmp/{number:09d}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        os.write(fd, data)
+        os.fsync(fd)
+        os.close(fd)
+        os.rename(f"{top}/tmp/{number:09d}", f"{top}/pending/{number:09d}")
+        fd = os.open(f"{top}/pending", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fsync(fd)
+        os.close(fd)
+    return clock.cost().per(ADDED)
+
+
+def _adds(bench: Bench) -> Cost:
+    queue = bench.queue()
+    queue.add("analyze first.dat")  # the imports and the shard
+    clock = Clock()
+    for number in range(ADDED):
+        queue.add(f"analyze {number}.dat")
+    return clock.cost().per(ADDED)
+
+
+def bench_add(bench: Bench) -> Iterator[Line]:
+    """`Queue.add` in a loop, synced, against the same done by hand."""
+    pairs = bench.turns(partial(_raw_adds, bench), partial(_adds, bench), rounds=max(bench.rounds, 7))
+    yield _line("add", "Queue.add / create, fsync, rename, fsync dir", "us a task", pairs, 1e6, 0.6, at_least=True)
+
+
+# ---------------------------------------------------------------- working
+def _xargs(bench: Bench, words: list[str], lines: Path, count: int) -> Cost:
+    with lines.open("rb") as file:
+        return bench.run("xargs", *words, stdin=file.fileno()).per(count)
+
+
+def _worker(bench: Bench, commands: Path, slots: int, count: int) -> Cost:
+    """Seconds a task of `fsqdo do`; the loading is not in it."""
+    queue = bench.queue()
+    queue.loadfile(commands)
+    bench.settle()
+    return bench.run(*bench.program, "do", queue.name, "-j", str(slots)).per(count)
+
+
+def _start_up(bench: Bench) -> float:
+    """Seconds of a worker that finds nothing to do."""
+    return median(bench.run(*bench.program, "do", bench.queue().name).wall for _ in range(5))
+
+
+def _work_lines(
+    bench: Bench, name: str, what: str, make: Callable[[int], tuple[str, str]], count: int, xargs: list[str]
+) -> Iterator[Line]:
+    commands, lines = bench.directory / f"{name}.commands", bench.directory / f"{name}.lines"
+    made = [make(number) for number in range(count)]
+    commands.write_text("".join(f"{command}\n" for command, _ in made))
+    lines.write_text("".join(f"{line}\n" for _, line in made))
+    start_s = _start_up(bench)
+    for slots in SLOTS:
+        floor = partial(_xargs, bench, [f"-P{slots}", *xargs], lines, count)
+        pairs = bench.turns(floor, partial(_worker, bench, commands, slots, count))
+        without = median((b.wall - start_s / count) / a.wall for a, b in pairs)
+        note = f"{without:.2f} without the start of {start_s * 1e3:.0f} ms"
+        yield _line(f"{name}-{slots}", f"do -j {slots}, {count} x {what} -P{slots}", "us a task", pairs, 1e6, 1.2, note=note)
+
+
+def bench_true(bench: Bench) -> Iterator[Line]:
+    """A worker that runs programs, against xargs with as many processes."""
+    true = shutil.which("true") or "/bin/true"
+    words = ["-n1", true]
+    yield from _work_lines(bench, "true", f"{true} / xargs -n1", lambda n: (f"{true} {n}", str(n)), COMMANDS, words)
+
+
+def bench_shell(bench: Bench) -> Iterator[Line]:
+    """A worker that runs shell commands, against xargs with a shell each."""
+    words = ["-I{}", "sh", "-c", "{}"]
+    both = "true {0} && true"
+    yield from _work_lines(
+        bench, "shell", "sh / xargs -I{} sh -c {}", lambda n: (both.format(n), both.format(n)), SHELL_COMMANDS, words
+    )
+
+
+def _renames(bench: Bench) -> Cost:
+    """Seconds a task of two renames in a loop."""
+    top = str(bench.fresh())
+    names = [f"{number:09d}.json" for number in range(CALLED)]
+    for directory in ("pending", "running", "succeeded"):
+        os.mkdir(f"{top}/{directory}")
+    for name in names:
+        fd = os.open(f"{top}/pending/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        os.write(fd, b"x" * FILE_BYTES)
+        os.close(fd)
+    bench.settle()
+    clock = Clock()
+    for name in names:
+        os.rename(f"{top}/pending/{name}", f"{top}/running/{name}")
+        os.rename(f"{top}/running/{name}", f"{top}/succeeded/{name}")
+    return clock.cost().per(CALLED)
+
+
+def _calls(bench: Bench) -> Cost:
+    """Seconds a task of a function that does nothing, in this process; all tasks are loose files."""
+    queue = bench.queue()
+    for first in range(0, CALLED, 1000):
+        queue.add_multiple(range(first, first + 1000))
+    bench.settle()
+    clock = Clock()
+    summary = queue.do(func=_nothing)
+    cost = clock.cost()
+    if summary.succeeded != CALLED:
+        raise RuntimeError(f"{summary.succeeded} of {CALLED} calls succeeded")
+    return cost.per(CALLED)
+
+
+def _nothing(task: object) -> None:
+    """The task of the no-op line."""
+
+
+def bench_function(bench: Bench) -> Iterator[Line]:
+    """No-op function tasks, against two renames a task."""
+    pairs = bench.turns(partial(_renames, bench), partial(_calls, bench), rounds=max(bench.rounds, 7))
+    yield _line("function", "no-op function task, loose / two os.rename", "us a task", pairs, 1e6, 4.0)
+
+
+# ---------------------------------------------------------------- starting
+def bench_startup(bench: Bench) -> Iterator[Line]:
+    """CPU time of short commands, against an empty Python."""
+    queue = bench.queue().name
+    for name, words in (("help", ("--help",)), ("status", ("status", queue))):
+        bench.run(*bench.program, *words)  # the byte code is written
+        pairs = []
+        for _ in range(STARTS):
+            floor = bench.run(sys.executable, "-c", "pass").cpu
+            ours = bench.run(*bench.program, *words).cpu
+            pairs.append((Cost(floor, floor), Cost(ours, ours)))
+        least = min(b.cpu for _, b in pairs) / min(a.cpu for a, _ in pairs)
+        what = f"CPU of fsqdo {name if name == 'status' else '--help'} / python -c pass"
+        yield _line(name, what, "ms", pairs, 1e3, 5.0, note=f"{least:.2f} by the least of {STARTS}")
+
+
+BENCHES = {
+    "load": bench_load,
+    "memory": bench_memory,
+    "true": bench_true,
+    "shell": bench_shell,
+    "function": bench_function,
+    "add": bench_add,
+    "startup": bench_startup,
+}
+
+
+# ---------------------------------------------------------------- the table
+COLUMNS = "{:<9}  {:<46}  {:>9}  {:>9}  {:<9}  {:>6}  {:>13}  {:>5}  {:>6}  {:<4}  {}"
+
+
+def show(line: Line) -> str:
+    """One row."""
+    limit = f"{'>=' if line.at_least else '<='} {line.limit:g}"
+    spread = f"{line.lowest:.2f} - {line.highest:.2f}"
+    cells = (line.name, line.what, f"{line.floor:.1f}", f"{line.ours:.1f}", line.unit, f"{line.ratio:.2f}", spread)
+    cpu = "" if line.cpu_ratio is None else f"{line.cpu_ratio:.2f}"
+    return COLUMNS.format(*cells, cpu, limit, "ok" if line.ok else "OVER", line.note).rstrip()
+
+
+def about(directory: Path) -> dict[str, Any]:
+    """Where the figures come from."""
+    df = subprocess.run(["df", "--output=fstype", str(directory)], check=False, capture_output=True, text=True)
+    kind = df.stdout.rpartition("Type")[2].strip()
+    return {
+        "fsqdo": fsqdo.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpus": len(os.sched_getaffinity(0)),
+        "file_system": kind or "unknown",
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; the exit code is 0 whatever the figures are."""
+    options = _parser().parse_args(arguments)
+    top = Path(options.dir)
+    top.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="bench-", dir=top))
+    lines: list[Line] = []
+    began = time.monotonic()
+    try:
+        bench = Bench(directory, options.rounds)
+        machine = about(directory)
+        print(", ".join(f"{key} {value}" for key, value in machine.items()))
+        print(
+            COLUMNS.format("name", "what", "floor", "fsqdo", "unit", "ratio", "of the rounds", "CPU", "limit", "", "").rstrip(),
+            flush=True,
+        )
+        for name in options.only or BENCHES:
+            for line in BENCHES[name](bench):
+                lines.append(line)
+                print(show(line), flush=True)
+    finally:
+        if not options.keep:
+            shutil.rmtree(directory, ignore_errors=True)
+    over = [line.name for line in lines if not line.ok]
+    seconds = time.monotonic() - began
+    print(
+        f"{len(lines)} lines in {seconds:.0f} s, "
+        + (f"over the limit: {', '.join(over)}" if over else "all within their limits")
+    )
+    if options.json:
+        rows = [{**asdict(line), "ok": line.ok} for line in lines]
+        Path(options.json).write_text(json.dumps({"machine": machine, "lines": rows}, indent=1) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The speed of fsqdo against its floors.")
+    parser.add_argument("--only", action="append", choices=list(BENCHES), help="measure this alone; may be repeated")
+    parser.add_argument("--rounds", type=int, default=5, help="of each side (default: 5)")
+    parser.add_argument("--dir", default=str(CHECKOUT / "build"), help="where (default: build/ of the checkout)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--keep", action="store_true", help="leave what was made")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
