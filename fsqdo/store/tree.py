@@ -162,16 +162,15 @@ class Tree:
     def link_count(self, relative: str) -> int:
         """Number of names the file has; 0 when it is gone. Two after a client was killed in the middle of a rename."""
         path = self.path(relative)
-        for last in (False, True):
+        directory, _, name = relative.rpartition("/")
+        for last in (False, False, True):
             try:
                 return fs.lstat(path).st_nlink
             except OSError as error:
-                # A stale handle is looked up anew: "gone" and "one name" lead to different moves.
-                if error.errno == errno.ESTALE and not last:
-                    continue
-                if error.errno in GONE:
+                if error.errno not in GONE or last:
+                    raise StorageError(error, "lstat", path) from None
+                if name not in (self.ls(directory) or ()):  # else the answer was a wrong one: again
                     return 0
-                raise StorageError(error, "lstat", path) from None
         return 0
 
     def changed_ns(self, relative: str) -> int | None:
