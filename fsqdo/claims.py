@@ -31,6 +31,11 @@ class Claim(NamedTuple):
     file: str
     content: bytes
 
+    @property
+    def key(self) -> str:
+        """The name under which journals know it: `str(name)`, without making it anew."""
+        return self.file[:-5]
+
 
 class Claimer:
     """Claims tasks for one worker.
@@ -59,6 +64,11 @@ class Claimer:
         self._bad_packs: set[tuple[int, int]] = set()
         self.unfit: set[int] = set()
         self.openings: set[str] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next claim can be tried without a listing."""
+        return bool(self._names) and time.monotonic() - self._looked <= LOOK_S
 
     def claim(self) -> Claim | None:
         """Claim the next task; None when nothing is pending that this worker can run.

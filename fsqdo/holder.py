@@ -105,7 +105,7 @@ class Holder:
         if member is None or isinstance(entry.name, PackName) or entry.directory != member.directory:
             return False
         options = task.definition.options if task else Options()
-        outcome = decide(entry.name, options, self._store.settings, member.name, attempt, kind)
+        outcome = decide(entry.name, str(entry.name), options, self._store.settings, member.name, attempt, kind)
         member.journal.append(outcome)
         member.journal.sync()
         return complete(self._store, f"{member.directory}/{file}", outcome, task.definition if task else None, attempt.detail)

@@ -169,8 +169,3 @@ def _story(store: Store, definition: Definition | None, outcome: Outcome, detail
 def failed_path(name: TaskName, worker: str) -> str:
     """Where a task that failed goes, relative to the queue; `name` is the one with f raised."""
     return f"failed/{shard_name(name.id)}/{name}@{worker}.json"
-
-
-def succeeded_path(name: TaskName, worker: str) -> str:
-    """Where a task that succeeded goes, relative to the queue."""
-    return f"succeeded/{shard_name(name.id)}/{name}@{worker}.json"

@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from fsqdo.journal import failed_path, succeeded_path
+from fsqdo.ids import SHARD_SIZE
+from fsqdo.journal import failed_path
 from fsqdo.names import TaskName, failed_once_more, interrupted_once_more
 from fsqdo.recovery import killed_path
 from fsqdo.requirements import pending_place
@@ -37,17 +38,22 @@ def begin(slot: int | None = None) -> Attempt:
     return Attempt(utc_now(), time.monotonic(), slot=slot)
 
 
-def decide(name: TaskName, options: Options, settings: Settings, worker: str, attempt: Attempt, kind: str) -> Outcome:
+def decide(name: TaskName, key: str, options: Options, settings: Settings, worker: str, attempt: Attempt, kind: str) -> Outcome:
     """The outcome of an attempt.
 
     Parameters
     ----------
+    key
+        `str(name)`, which the caller has.
     kind
         "succeeded", "failed", "interrupted" or "killed"; a failure with retries left becomes "retry".
     """
-    kind, to = _destination(name, options, settings, worker, kind)
+    if kind == "succeeded":
+        to = f"succeeded/{name.id // SHARD_SIZE:06d}/{key}@{worker}.json"
+    else:
+        kind, to = _destination(name, options, settings, worker, kind)
     return Outcome(
-        str(name),
+        key,
         kind,
         to,
         attempt.started_at,
@@ -66,8 +72,6 @@ def decide(name: TaskName, options: Options, settings: Settings, worker: str, at
 
 
 def _destination(name: TaskName, options: Options, settings: Settings, worker: str, kind: str) -> tuple[str, str]:
-    if kind == "succeeded":
-        return kind, succeeded_path(name, worker)
     if kind == "killed":
         return kind, killed_path(name)
     if kind == "interrupted":

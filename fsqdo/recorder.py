@@ -10,14 +10,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fsqdo import requirements
 from fsqdo.claims import Claim
 from fsqdo.errors import StorageError
 from fsqdo.member import Member
+from fsqdo.names import shard_name
 from fsqdo.policy import Attempt, decide
-from fsqdo.recovery import complete
+from fsqdo.recovery import ENDS, put_away
 from fsqdo.store import Store
 from fsqdo.task import Definition, Options, Outcome
 from fsqdo.workeroptions import Summary
+
+_FEW = 2
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Recorder:
         self._report = report
         self._verbose = verbose
         self._unsaved: list[_Unsaved] = []
+        self._ended: list[tuple[int, bool]] = []
         self.summary = summary
         self.missed = False
 
@@ -74,7 +79,7 @@ class Recorder:
         """
         if not attempt.elapsed_s:
             attempt.elapsed_s = time.monotonic() - attempt.started
-        outcome = decide(claim.name, options, self._store.settings, self._member.name, attempt, kind)
+        outcome = decide(claim.name, claim.key, options, self._store.settings, self._member.name, attempt, kind)
         self.summary.count(outcome.outcome)
         if self._verbose or outcome.outcome == "failed":
             self._report(f"task {claim.name.id} {outcome.outcome}: {outcome.how()} ({attempt.elapsed_s:.3f} s)")
@@ -104,7 +109,23 @@ class Recorder:
     def _finish(self, source: str, outcome: Outcome, definition: Definition | None, detail: str) -> None:
         if outcome.result is not None or self._store.paranoid:
             self._member.journal.sync()
-        if not complete(self._store, source, outcome, definition, detail):
+        if not put_away(self._store, source, outcome, definition, detail):
             self.missed = True
+        elif outcome.outcome in ENDS:
+            self._ended.append((int(outcome.name.partition(".")[0]), outcome.outcome == "succeeded"))
         if outcome.outcome == "killed":
             self._store.unlink(f"{self._member.directory}/{outcome.name}.kill")
+
+    def look(self) -> int:
+        """Move on what waited for the tasks that have ended since the last look; returns how many names moved.
+
+        Notes
+        -----
+        Moved first, looked afterwards, as always; for several at once one listing of `waiting/` tells most of them apart. A kill
+        before it leaves the watchers to the pass.
+        """
+        ended, self._ended = self._ended, []
+        if len(ended) > _FEW:
+            shards = set(self._store.ls("waiting") or ())
+            ended = [pair for pair in ended if shard_name(pair[0]) in shards]
+        return sum(requirements.ended(self._store, task_id, succeeded) for task_id, succeeded in ended)

@@ -30,6 +30,7 @@ from fsqdo.store import Store, fs
 from fsqdo.task import Definition, Options, Outcome, utc_now
 
 _ROUNDS = 8
+ENDS = frozenset({"succeeded", "failed", "killed"})
 
 
 class Recovery(NamedTuple):
@@ -176,18 +177,26 @@ def complete(store: Store, src: str, outcome: Outcome, definition: Definition | 
 
     Notes
     -----
-    Write the story (failed for good); one rename; look for watchers. A kill before the rename leaves the task in its worker's
-    directory with its outcome in the journal: recover completes it.
+    `put_away`, then look for watchers. A kill before the rename leaves the task in its worker's directory with its outcome in
+    the journal: recover completes it; one after it leaves the watchers to the pass.
     """
-    if outcome.outcome == "failed":
-        if definition is None:
-            definition = _definition_at(store, src)
-        write_story(store, definition, outcome, detail)
-    if not store.move(src, outcome.to):
+    if not put_away(store, src, outcome, definition, detail):
         return False
-    if outcome.outcome in ("succeeded", "failed", "killed"):
+    if outcome.outcome in ENDS:
         requirements.ended(store, int(outcome.name.partition(".")[0]), outcome.outcome == "succeeded")
     return True
+
+
+def put_away(store: Store, src: str, outcome: Outcome, definition: Definition | None = None, detail: str = "") -> bool:
+    """Move a task to where its outcome says; False when it was not at src any more. Whoever calls this looks for watchers.
+
+    Notes
+    -----
+    Write the story (failed for good); one rename.
+    """
+    if outcome.outcome == "failed":
+        write_story(store, definition or _definition_at(store, src), outcome, detail)
+    return store.move(src, outcome.to)
 
 
 def _definition_at(store: Store, src: str) -> Definition | None:

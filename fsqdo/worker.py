@@ -42,6 +42,8 @@ _IDLE_FIRST_S = 0.1
 _IDLE_MOST_S = 30.0
 _TROUBLE_MOST_S = 30.0
 
+_Ended = tuple[Claim, Definition | None, Options, Attempt, str]
+
 
 class Worker:
     """A worker of one queue.
@@ -143,7 +145,12 @@ class Worker:
         while True:
             now = time.monotonic()
             self._obey(now)
-            self._reap()
+            ended = self._reap()
+            if ended and self._claimer.ready and not (self._stopping or self._draining or self._recorder.pending):
+                self._fill(now)  # the next ones run while these are recorded
+            for claim, definition, options, attempt, kind in ended:
+                self._record(claim, definition, options, attempt, kind)
+            self._guarded(self._recorder.look)
             if self._recorder.pending and (now >= self._next_try or self._stopping):
                 self._guarded(self._recorder.save_again)
             if not (self._stopping or self._draining or self._recorder.pending) and now >= self._next_try:
@@ -263,6 +270,8 @@ class Worker:
                 try:
                     claim = self._adopted.pop() if self._adopted else self._claimer.claim()
                     if claim is None:
+                        if self._recorder.look():
+                            continue
                         self._idle()
                         return
                     self._accept(slot, claim)
@@ -302,7 +311,7 @@ class Worker:
         except TaskError as error:
             attempt.reason = str(error)
             attempt.detail = "content of its file:\n" + claim.content[:2000].decode(errors="replace")
-            self._record(slot, attempt, "failed")
+            self._record_slot(slot, attempt, "failed")
             return
         slot.options = slot.definition.options
         why = self._unfit(slot.options)
@@ -380,10 +389,10 @@ class Worker:
             attempt.reason = error.message
             attempt.exit_code = error.task_exit_code if isinstance(error, SpawnError) else None
             slot.note_output(attempt)
-            self._record(slot, attempt, "failed")
+            self._record_slot(slot, attempt, "failed")
         except BusyError as error:
             attempt.reason = str(error)
-            self._record(slot, attempt, "interrupted")
+            self._record_slot(slot, attempt, "interrupted")
             self._trouble(error)
 
     def _call(self, slot: Slot, definition: Definition, attempt: Attempt, function: Callable[[Any], Any]) -> None:
@@ -407,22 +416,31 @@ class Worker:
             kind, attempt.reason = "failed", f"{type(error).__name__}: {error}"
             attempt.detail = "".join(traceback.format_exception(error))
         attempt.elapsed_s = time.monotonic() - attempt.started
-        self._record(slot, attempt, kind)
+        self._record_slot(slot, attempt, kind)
 
     # ------------------------------------------------------------ record
-    def _reap(self) -> None:
+    def _reap(self) -> list[_Ended]:
+        """The attempts that have ended since the last time; their slots are free."""
+        found = []
         for slot in self._slots:
             ended = slot.poll()
-            if ended is not None:
-                self._next_try = min(self._next_try, time.monotonic())
-                self._record(slot, *ended)
+            if ended is None or slot.claim is None:
+                continue
+            found.append((slot.claim, slot.definition, slot.options, *ended))
+            slot.clear()
+        if found:
+            self._next_try = min(self._next_try, time.monotonic())
+        return found
 
-    def _record(self, slot: Slot, attempt: Attempt, kind: str) -> None:
-        """Free the slot; write the outcome to the journal and move the task."""
+    def _record_slot(self, slot: Slot, attempt: Attempt, kind: str) -> None:
+        """Free a slot whose attempt has ended without a process, and record it."""
         claim, definition, options = slot.claim, slot.definition, slot.options
         slot.clear()
-        if claim is None:
-            return
+        if claim is not None:
+            self._record(claim, definition, options, attempt, kind)
+
+    def _record(self, claim: Claim, definition: Definition | None, options: Options, attempt: Attempt, kind: str) -> None:
+        """Write the outcome to the journal and move the task."""
         try:
             self._recorder.record(claim, definition, options, attempt, kind)
         except StorageError as error:

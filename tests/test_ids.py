@@ -172,7 +172,9 @@ def test_integers_of_other_libraries() -> None:
 
 
 @pytest.mark.parametrize(
-    "items", [10**18, [10**18], range(10**18, 10**18 + 2), range(5, 10**18 + 2), [Index(10**400)]], ids=lambda items: type(items).__name__
+    "items",
+    [10**18, [10**18], range(10**18, 10**18 + 2), range(5, 10**18 + 2), [Index(10**400)]],
+    ids=lambda items: type(items).__name__,
 )
 def test_what_has_no_written_form_is_refused(items: object) -> None:
     with pytest.raises(InputError):
