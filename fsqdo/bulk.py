@@ -20,10 +20,17 @@ from fsqdo.journal import story_path
 from fsqdo.names import PackName, TaskName, shard_name
 from fsqdo.packs import definition_of, definitions
 from fsqdo.rows import Outcomes, Task
-from fsqdo.store import Entry, Store
+from fsqdo.store import Entry, Store, fs
 from fsqdo.task import Definition, Options, State
 
 OPEN_STATES = (State.WAITING, State.PENDING)
+_OPENING_LOOKS = 30
+_OPENING_PAUSE_S = 0.1
+
+
+def _in_hands(entry: Entry) -> bool:
+    """Whether a marker lies in the directory of a worker that opens it."""
+    return entry.directory.startswith(("running/", "recovering/"))
 
 
 @dataclass(frozen=True)
@@ -156,12 +163,30 @@ class Selection:
             Markers of which all is meant are yielded as they are.
         """
         for state in self._states:
-            # Listed whole before the first move: what is moved could otherwise be met again on the way.
-            for entry in list(self._store.entries(state, self._selector.ids)):
-                if isinstance(entry.name, PackName):
-                    yield from self._of_marker(entry, open_pack, whole)
-                elif self._selector.by_name_alone or any(True for _ in self._of(entry)):
-                    yield entry, 1
+            wanted = self._selector.ids
+            for _ in range(_OPENING_LOOKS):
+                # Listed whole before the first move: what is moved could otherwise be met again on the way.
+                listed = list(self._store.entries(state, wanted))
+                held = [] if open_pack is None else [entry for entry in listed if state in OPEN_STATES and _in_hands(entry)]
+                for entry in listed:
+                    if entry not in held:
+                        yield from self._meant(entry, open_pack, whole)
+                if not held:
+                    break
+                # RACE: these markers are being opened: their tasks are the opener's until it publishes them, in a moment.
+                wanted = IdSet(entry.name.first_last for entry in held)
+                fs.sleep(_OPENING_PAUSE_S)
+
+    def _meant(
+        self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool
+    ) -> Iterator[tuple[Entry, int]]:
+        if isinstance(entry.name, PackName):
+            yield from self._of_marker(entry, open_pack, whole)
+        elif self._selector.by_name_alone:
+            if self._selector.ids is None or entry.name.id in self._selector.ids:
+                yield entry, 1
+        elif any(True for _ in self._of(entry)):
+            yield entry, 1
 
     def _of_marker(
         self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool

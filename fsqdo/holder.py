@@ -66,11 +66,15 @@ class Holder:
             self._join()
             try:
                 return self._claimer.claim() if self._claimer else None
-            except FencedError:  # declared dead while the program did something else: start anew
-                if self._member is not None:
-                    self._member.abandon()
-                self._member = None
+            except FencedError:
+                self._rejoin()
         return None
+
+    def _rejoin(self) -> None:
+        """Declared dead while the program did something else: start anew, under another name, with the next `_join`."""
+        if self._member is not None:
+            self._member.abandon()
+        self._member = None
 
     def _task(self, claim: Claim) -> Task | None:
         member = self._join()
@@ -114,7 +118,12 @@ class Holder:
     def open(self, entry: Entry) -> list[Entry]:
         """Open a marker so that its tasks can be moved one by one; returns them. Empty: somebody else took it first."""
         options = definition_of(self._store, entry).options
-        bundle = open_pack(self._store, self._join().name, entry, requirements.priority_of(entry.name, options))
+        priority = requirements.priority_of(entry.name, options)
+        try:
+            bundle = open_pack(self._store, self._join().name, entry, priority)
+        except FencedError:
+            self._rejoin()
+            bundle = open_pack(self._store, self._join().name, entry, priority)
         if bundle is None:
             return []
         return self._store.loose_in(entry.state, bundle)

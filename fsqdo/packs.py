@@ -230,6 +230,8 @@ def publish(store: Store, load: str, rolled_forward: bool = False) -> set[int]:
     targets: set[int] = set()
     for shard in store.names(f"{top}/waiting"):
         for requirement in store.names(f"{top}/waiting/{shard}"):
+            if not (requirement.isascii() and requirement.isdigit()):
+                continue  # not ours
             targets.add(int(requirement))
             _publish_directory(store, top, f"waiting/{shard}/{requirement}", rolled_forward)
         store.remove_directory(f"{top}/waiting/{shard}")

@@ -18,7 +18,7 @@ from fsqdo.task import Options, State
 if TYPE_CHECKING:
     from fsqdo.bulk import Selector
     from fsqdo.holder import Holder
-    from fsqdo.launch import Job
+    from fsqdo.launch import Job, Launched
     from fsqdo.recovery import Recovery
     from fsqdo.rows import Task
     from fsqdo.workeroptions import Summary
@@ -473,7 +473,7 @@ class Queue:
         )
         return Worker(self.store, options).run()
 
-    def launch(self, n: int, **options: Any) -> list[Job]:
+    def launch(self, n: int, **options: Any) -> Launched:
         """Start batch jobs with workers for n tasks at once; options as of `fsqdo.launch.launch`."""
         from fsqdo.launch import launch
 

@@ -121,11 +121,13 @@ class Recorder:
 
         Notes
         -----
-        Moved first, looked afterwards, as always; for several at once one listing of `waiting/` tells most of them apart. A kill
-        before it leaves the watchers to the pass.
+        Moved first, looked afterwards, as always; for several at once one listing of `waiting/` tells most of them apart. A
+        kill before it leaves the watchers to the pass.
         """
-        ended, self._ended = self._ended, []
+        ended = self._ended
         if len(ended) > _FEW:
             shards = set(self._store.ls("waiting") or ())
             ended = [pair for pair in ended if shard_name(pair[0]) in shards]
-        return sum(requirements.ended(self._store, task_id, succeeded) for task_id, succeeded in ended)
+        moved = sum(requirements.ended(self._store, task_id, succeeded) for task_id, succeeded in ended)
+        self._ended = []  # only now: what an error cut short is looked at again
+        return moved

@@ -44,6 +44,8 @@ def _attempt(outcome: Outcome) -> dict[str, Any]:
 def log(store: Store, task: Task, attempt: int | None) -> bytes:
     """The output of an attempt (default: the last that was begun)."""
     attempts = journal.of_task(store, task.id)
+    if not attempts and task.state is State.SUCCEEDED:
+        raise TaskError(f"no journal has a line on task {task.id}", "it may have been lost with its node; look under logs/")
     if not attempts:
         raise TaskError(f"task {task.id} has not been started yet")
     if attempt is not None and not 1 <= attempt <= len(attempts):

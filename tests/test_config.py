@@ -261,7 +261,10 @@ def test_an_unreadable_file_is_an_error_and_not_an_empty_one(user_file: Path) ->
 def test_yaml_is_imported_only_for_a_file(user_file: Path, with_dir: bool, with_file: bool, imported: bool) -> None:
     if with_file:
         user_file.write_text("dir: /q\n")
-    code = "import sys, fsqdo.places as c, fsqdo.queue as q; c.SITE_FILE = '/nonexistent'; q.queues_dir(); print('yaml' in sys.modules)"
+    code = (
+        "import sys, fsqdo.places as c, fsqdo.queue as q; c.SITE_FILE = '/nonexistent'; q.queues_dir(); "
+        "print('yaml' in sys.modules)"
+    )
     env = {**os.environ, **({"FSQDO_DIR": "/q"} if with_dir else {})}
     said = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)
     assert said.stdout == f"{imported}\n"

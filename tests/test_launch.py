@@ -355,12 +355,10 @@ def test_a_job_knows_its_number_and_inherits_no_ignored_signal(queue: FakeQueue,
     config = replace(LOCAL, profiles={"local": Profile("local", "local", {"A": "it's"}, ("B=$A; export B",))})
     command = 'echo "$FSQDO_JOB $FSQDO_DIR $B"; pwd; grep SigIgn /proc/$$/status; echo oops >&2; exec "$@"'
     started += launch(queue, 1, config=config, worker_command=("/bin/sh", "-c", command, "sh", "true"))
-    assert _log_when_ended(queue, started[0]).splitlines() == [
-        f"1 {tmp_path}/queues it's",
-        os.getcwd(),
-        "SigIgn:\t0000000000000000",
-        "oops",
-    ]
+    first, directory, ignored, last = _log_when_ended(queue, started[0]).splitlines()
+    assert (first, directory, last) == (f"1 {tmp_path}/queues it's", os.getcwd(), "oops")
+    # 32 and 33 are glibc's own signals, which its posix_spawn leaves ignored in whoever make or Python started.
+    assert int(ignored.removeprefix("SigIgn:"), 16) & ~(0b11 << 31) == 0
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name.strip()])

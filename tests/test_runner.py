@@ -81,7 +81,7 @@ class Bench:
 
     def python(self, text: str) -> str:
         """A command without shell syntax that runs this program."""
-        return f"{sys.executable} -IS {self.script('program.py', text)}"
+        return f"{shlex.quote(sys.executable)} -IS {self.script('program.py', text)}"
 
 
 @pytest.fixture(params=["posix_spawn", "subprocess"])

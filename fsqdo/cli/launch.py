@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +62,11 @@ def launch_command(queue: str, n: int, wait: bool, dry_run: bool, **options: Any
     Without a configuration file they are started here, in the background: the profile `local`. N is always the number of
     tasks that run at once.
     """
-    from fsqdo.launch import launch, wait_for
+    from fsqdo.launch import wait_for
     from fsqdo.queue import connect
 
     opened = connect(queue)
-    launched = launch(opened, n, dry_run=dry_run, **{key: value for key, value in given(options).items() if value is not False})
+    launched = opened.launch(n, dry_run=dry_run, **{key: value for key, value in given(options).items() if value is not False})
     for note in launched.notes:
         say(f"fsqdo: {note}")
     if is_verbose() or dry_run:
@@ -75,6 +76,7 @@ def launch_command(queue: str, n: int, wait: bool, dry_run: bool, **options: Any
     write_lines(_table(launched))
     say(f"{launched.plan}; watch with `fsqdo jobs {queue}`, `fsqdo workers {queue}` and `fsqdo status {queue}`")
     if wait:
+        sys.stdout.flush()  # it may be long until there is more to read
         ended = wait_for(opened, launched)
         say(f"{counted(len(ended), 'job')} ended")
 
