@@ -316,6 +316,7 @@ class _Writer:
         self._names = names
         self._finals = requirements.Finals(store)
         self._directories: set[str] = set()
+        self._packs: list[str] = []
         self._head_text = ""
         self._head: tuple[str, str, bool] = ("", "", False)
 
@@ -324,6 +325,7 @@ class _Writer:
         ids = self._ids
         for low in range(ids[0], ids[-1] + 1, PACK_SIZE):
             self._write_pack(low, min(low + PACK_SIZE - 1, ids[-1]), lines)
+        self._store.sync_files(self._packs)
         for directory in sorted(self._directories, reverse=True):
             self._store.sync_directory(f"{self._staging}/{directory}")
 
@@ -338,7 +340,8 @@ class _Writer:
             out.append(f'{{"id":{task_id},"task":{body[:-1]}{middle}}}\n' if middle else f'{{"id":{task_id},"task":{body}\n')
             places.append((directory, waits))
         name = load_name(low, high)
-        self._write(f"{self._staging}/{name}.jsonl", "".join(out).encode(), sync=True)
+        self._write(f"{self._staging}/{name}.jsonl", "".join(out).encode())
+        self._packs.append(f"{self._staging}/{name}.jsonl")
         at = low
         for (directory, waits), group in groupby(places):
             count = sum(1 for _ in group)
@@ -388,7 +391,7 @@ class _Writer:
                 directory = directory.rpartition("/")[0]
         self._write(f"{path}/{name}", content)
 
-    def _write(self, path: str, content: bytes, sync: bool = False) -> None:
-        if not self._store.write(path, content, sync=sync):
+    def _write(self, path: str, content: bytes) -> None:
+        if not self._store.write(path, content):
             gone = OSError(errno.ENOENT, "the staging directory was removed while it was filled")
             raise StorageError(gone, "write", self._store.path(path))

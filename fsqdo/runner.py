@@ -22,6 +22,7 @@ import re
 import signal
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from fsqdo.errors import InputError
@@ -46,6 +47,7 @@ _SHELL_WORD_LIST = """
 _SHELL_WORDS = frozenset(_SHELL_WORD_LIST.split())
 
 _LOOK_AGAIN_S = 1.0
+_encoded = lru_cache(maxsize=1024)(os.fsencode)  # names and most values come again with every task
 
 
 class Ended(NamedTuple):
@@ -228,7 +230,7 @@ class Spawner:
         environ[b"PWD"] = self._pwd if cwd is None else os.fsencode(cwd)
         try:
             if env:
-                environ.update({os.fsencode(key): os.fsencode(value) for key, value in env.items()})
+                environ.update({_encoded(key): _encoded(value) for key, value in env.items()})
             return Run(self._spawn(command, environ, log_fd))
         except ValueError as error:  # NUL, `=` in a variable's name, text that the locale's encoding cannot hold
             raise SpawnError(f"the command or its environment cannot be given to a program: {error}", 126) from None

@@ -93,7 +93,7 @@ class Slot:
         self.index = index
         self.function: FunctionSlot | None = None
         self._log: Appender | None = None
-        self._log_first = 0
+        self._log_first = self._log_end = 0
         self.clear()
 
     def clear(self) -> None:
@@ -124,7 +124,9 @@ class Slot:
         if self._log is None:
             store.make_directories(f"logs/{member.name}")
             self._log = Appender(store, log_path(member.name, self.index))
-        self._log_first = self._log.size()
+            self._log_end = self._log.size()
+        # One task at a time writes to it, and nothing of a task's process group outlives it.
+        self._log_first = self._log_end
         return self._log
 
     def _environment(self, member: Member) -> dict[str, str]:
@@ -183,9 +185,9 @@ class Slot:
     def note_output(self, attempt: Attempt) -> None:
         """Note which bytes of the log are this attempt's."""
         if self._log is not None:
-            end = self._log.size()
-            if end > self._log_first:
-                attempt.log = (self.index, self._log_first, end)
+            self._log_end = self._log.size()
+            if self._log_end > self._log_first:
+                attempt.log = (self.index, self._log_first, self._log_end)
 
     def close(self) -> None:
         """End its function's child, close its log."""

@@ -22,6 +22,8 @@ STOP = frozenset(
 )
 RETRY_DELAYS_S = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 _CHUNK = 1 << 20
+_MANY = 16
+_SYNCERS = 8
 _FIRST = 8192
 _READ = os.O_RDONLY | os.O_CLOEXEC
 
@@ -420,11 +422,30 @@ class Tree:
                 self.remove_tree(path)
         self.remove_directory(relative)
 
+    def sync_files(self, relatives: list[str]) -> None:
+        """Put the content of files on disk that were written before.
+
+        Notes
+        -----
+        Many are synced by several threads: each fsync(2) waits for the device, and so they wait together.
+        """
+        if len(relatives) < _MANY:
+            for relative in relatives:
+                self._sync(relative, 0)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(_SYNCERS) as pool:
+            list(pool.map(self._sync, relatives, [0] * len(relatives)))
+
     def sync_directory(self, relative: str, may_be_gone: bool = False) -> None:
         """Put a directory's names on disk (fsync of the directory; POSIX leaves them in memory without it)."""
+        self._sync(relative, os.O_DIRECTORY, may_be_gone)
+
+    def _sync(self, relative: str, flags: int, may_be_gone: bool = False) -> None:
         path = self.path(relative)
         try:
-            fd = fs.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = fs.open(path, _READ | flags)
         except OSError as error:
             if may_be_gone and error.errno in GONE:
                 return
@@ -432,7 +453,7 @@ class Tree:
         try:
             fs.fsync(fd)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # a file system that cannot sync directories
+            if not (flags and error.errno == errno.EINVAL):  # a file system that cannot sync directories
                 raise StorageError(error, "fsync", path) from None
         finally:
             _close_quietly(fd)
