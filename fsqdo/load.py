@@ -10,7 +10,7 @@ import errno
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import groupby
+from itertools import zip_longest
 from typing import NamedTuple
 
 from fsqdo import requirements
@@ -331,22 +331,21 @@ class _Writer:
 
     def _write_pack(self, low: int, high: int, lines: Iterator[str]) -> None:
         out: list[str] = []
-        places: list[tuple[str, bool]] = []
+        runs: list[_Run] = []
+        middle = self._head[0]
         for task_id in range(low, high + 1):
             head, _, body = next(lines).partition("\t")
-            if head != self._head_text:
+            if head != self._head_text or not runs:
                 self._head_text, self._head = head, self._resolve(head)
-            middle, directory, waits = self._head
+                middle, directory, waits = self._head
+                runs.append(_Run(task_id, high, directory, waits))
             out.append(f'{{"id":{task_id},"task":{body[:-1]}{middle}}}\n' if middle else f'{{"id":{task_id},"task":{body}\n')
-            places.append((directory, waits))
         name = load_name(low, high)
         self._write(f"{self._staging}/{name}.jsonl", "".join(out).encode())
         self._packs.append(f"{self._staging}/{name}.jsonl")
-        at = low
-        for (directory, waits), group in groupby(places):
-            count = sum(1 for _ in group)
-            self._stage(_Run(at, at + count - 1, directory, waits), name, out[at - low : at - low + count])
-            at += count
+        for run, following in zip_longest(runs, runs[1:]):
+            last = high if following is None else following.first - 1
+            self._stage(run._replace(last=last), name, out[run.first - low : last - low + 1])
 
     def _resolve(self, text: str) -> tuple[str, str, bool]:
         """Turn names into ids and find the place: (the JSON of the requirements, directory, whether it waits)."""
