@@ -12,102 +12,37 @@ import getpass
 import json
 import logging
 import os
-import re
 import shlex
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-from fsqdo.batch import BatchSystem, JobSpec, JobState, Reply, get_system
+from fsqdo.batch import BatchSystem, JobSpec, JobState, get_system
 from fsqdo.config import Config, Profile, did_you_mean, load_config
 from fsqdo.errors import BatchError, InputError, StorageError
-from fsqdo.names import WORKER_FILE, new_token
-from fsqdo.store import Store
+from fsqdo.jobs import (
+    Job,
+    QueueLike,
+    UnclearError,
+    log_name,
+    next_number,
+    record_name,
+    run,
+    script_name,
+    wait_for,
+)
+from fsqdo.names import new_token
 from fsqdo.task import utc_now
 from fsqdo.walltime import format_walltime, parse_walltime
 
-ANSWER_S = 60.0
 MOST_JOBS = 10_000
-_RECORD = re.compile(r"([1-9][0-9]{0,17})\.json\Z")
-_NUMBER = re.compile(r"([1-9][0-9]{0,17})\.")
-_JOURNAL_HEAD_BYTES = 4096
 # Options of launch that are a batch system's business. These three also ask for packing.
 _PACKING = ("cores_per_worker", "workers_per_node", "nodes")
 _BATCH_OPTIONS = (*_PACKING, "batchqueue", "batchopts", "keep_env", "gpus_per_worker")
 
 _log = logging.getLogger(__name__)
-
-
-class UnclearError(BatchError):
-    """A batch system did not answer, or nobody can read its answer: it may have done what it was asked."""
-
-
-class QueueLike(Protocol):
-    """The part of a queue that launching needs."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def directory(self) -> str:
-        """Absolute path of its tree."""
-
-    @property
-    def store(self) -> Store:
-        """Its tree."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A batch job of a queue.
-
-    Attributes
-    ----------
-    number
-        Unique in the queue.
-    batch_id
-        Its id in the batch system; None when it has none (not submitted, or nobody could record it).
-    state
-        As the batch system says it; false as soon as the job goes on.
-    submitted_at
-        ISO 8601 UTC; None when it was not.
-    slots
-        Tasks that it runs at once.
-    command
-        The command that submits it.
-    workers
-        Names of the workers that ran or run in it, as far as the tree still tells.
-    script_path, log_path
-        Absolute paths of its script and of what it prints.
-    error
-        Why it was not submitted, or why its record cannot be read.
-    script
-        The text of the script; only in what `launch` returns.
-    """
-
-    number: int
-    system: str
-    profile: str
-    batch_id: str | None
-    state: JobState
-    submitted_at: str | None
-    slots: int
-    command: tuple[str, ...]
-    script_path: str
-    log_path: str
-    workers: tuple[str, ...] = ()
-    error: str | None = None
-    script: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON has them, without the script."""
-        shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "script"}
-        return {**shown, "state": str(self.state), "command": list(self.command), "workers": list(self.workers)}
 
 
 class Launched(list[Job]):
@@ -209,7 +144,7 @@ def launch(
     worker = _worker_options(script, func, timeout, limit_s)
     launcher = _Launcher(queue, chosen, system, tuple(worker_command or ()), worker, limit_s, _current_directory())
     if dry_run:
-        first = _next_number(queue.store)
+        first = next_number(queue.store)
         started = [launcher.prepare(first + at, size) for at, size in enumerate(sizes)]
     else:
         started = launcher.start(sizes)
@@ -342,7 +277,7 @@ class _Launcher:
     def start(self, sizes: list[int]) -> list[Job]:
         """Start a job of each size."""
         started: list[Job] = []
-        number = _next_number(self.queue.store)
+        number = next_number(self.queue.store)
         self.prepare(number, sizes[0])  # what no script can hold is refused here, before anything is written
         for size in sizes:
             while not self.queue.store.claim_name(script_name(number)):
@@ -460,55 +395,6 @@ class _Launcher:
         self.queue.store.replace(record_name(job.number), content, f"job.{new_token()}")
 
 
-def run(command: Sequence[str], timeout_s: float = ANSWER_S) -> Reply:
-    """Run a command of a batch system and return what it answered.
-
-    Raises
-    ------
-    BatchError
-        When it cannot be run.
-    UnclearError
-        When it does not answer in time.
-    """
-    try:
-        done = subprocess.run(
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout_s,
-        )
-    except subprocess.TimeoutExpired:
-        raise UnclearError(f"{command[0]} did not answer for {timeout_s:g} s") from None
-    except OSError as error:
-        raise BatchError(f"{command[0]} cannot be run: {error.strerror}", "is it on PATH here?") from None
-    return Reply(done.returncode, done.stdout, done.stderr)
-
-
-# ---------------------------------------------------------------- names
-def script_name(number: int) -> str:
-    """Path of a job's script, relative to the queue."""
-    return f"jobs/{number}.sh"
-
-
-def record_name(number: int) -> str:
-    """Path of a job's record, relative to the queue."""
-    return f"jobs/{number}.json"
-
-
-def log_name(number: int) -> str:
-    """Path of what a job prints, relative to the queue."""
-    return f"logs/job-{number}.log"
-
-
-def _next_number(store: Store) -> int:
-    """A number above all that were taken (false as soon as somebody launches)."""
-    taken = (int(match[1]) for name in store.ls("jobs") or () if (match := _NUMBER.match(name)))
-    return max(taken, default=0) + 1
-
-
 def _current_directory() -> str:
     try:
         return os.getcwd()
@@ -521,132 +407,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # no such entry in the password database (containers)
         return str(os.getuid())
-
-
-# ---------------------------------------------------------------- jobs
-def jobs(queue: QueueLike) -> list[Job]:
-    """The batch jobs launched for a queue, in the order of their numbers, with their states.
-
-    Each batch system is asked once, for all its jobs. A query that fails, or knows nothing of a job, gives UNKNOWN. Nothing
-    is changed.
-
-    Raises
-    ------
-    StorageError
-        When the queue cannot be read.
-    """
-    found = [_read(queue.store, number) for number in _numbers(queue.store)]
-    workers = _workers(queue.store) if found else {}
-    states = _states(found)
-    return [
-        replace(job, state=states.get(job.number, job.state), workers=tuple(workers.get(str(job.number), ()))) for job in found
-    ]
-
-
-def wait_for(queue: QueueLike, jobs: Iterable[Job], timeout_s: float | None = None) -> list[Job]:
-    """Wait until jobs have ended.
-
-    Parameters
-    ----------
-    jobs
-        Those to wait for; one without an id in the batch system is not waited for.
-    timeout_s
-        Return after so many seconds in any case.
-
-    Returns
-    -------
-    list
-        The jobs with their last known states, in the order given.
-    """
-    watched = list(jobs)
-    end = float("inf") if timeout_s is None else time.monotonic() + timeout_s
-    pause_s = 0.0
-    while True:
-        states = _states(job for job in watched if job.state is not JobState.ENDED)
-        watched = [replace(job, state=states.get(job.number, job.state)) for job in watched]
-        waiting = [job for job in watched if job.batch_id is not None and job.state is not JobState.ENDED]
-        left_s = end - time.monotonic()
-        if not waiting or left_s <= 0:
-            return watched
-        shortest_s, longest_s = max(get_system(job.system).poll_s for job in waiting)
-        pause_s = min(max(pause_s * 1.5, shortest_s), longest_s)
-        time.sleep(min(pause_s, left_s))
-
-
-def _numbers(store: Store) -> list[int]:
-    return sorted(int(match[1]) for name in store.ls("jobs") or () if (match := _RECORD.match(name)))
-
-
-def _read(store: Store, number: int) -> Job:
-    """The job of a record; one whose record is no record is UNKNOWN and says so."""
-    path = store.path(record_name(number))
-    text = store.read(record_name(number))
-    try:
-        raw = json.loads(text or b"")
-        return Job(
-            number=number,
-            system=_text(raw["system"]),
-            profile=_text(raw["profile"]),
-            batch_id=None if raw["batch_id"] is None else _text(raw["batch_id"]),
-            state=JobState.ENDED if raw.get("state") == "refused" else JobState.UNKNOWN,
-            submitted_at=None if raw["submitted_at"] is None else _text(raw["submitted_at"]),
-            slots=int(raw["slots"]),
-            command=tuple(_text(word) for word in raw["command"]),
-            script_path=store.path(script_name(number)),
-            log_path=store.path(log_name(number)),
-            error=None if raw.get("error") is None else _text(raw["error"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        error = f"{path} is not the record of a job"
-    return Job(
-        number, "", "", None, JobState.UNKNOWN, None, 0, (), store.path(script_name(number)), store.path(log_name(number)),
-        error=error,
-    )  # fmt: skip
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
-    return value
-
-
-def _states(jobs: Iterable[Job]) -> dict[int, JobState]:
-    """The states, by number, of those jobs that a batch system has."""
-    by_system: dict[str, list[Job]] = {}
-    for job in jobs:
-        if job.batch_id is not None:
-            by_system.setdefault(job.system, []).append(job)
-    states: dict[int, JobState] = {}
-    for name, asked in by_system.items():
-        ids = [job.batch_id for job in asked if job.batch_id is not None]
-        try:
-            system = get_system(name)
-            found = system.states(ids, run(system.status_command(ids)))
-        except BatchError as error:
-            # Not knowing is never "ended": a worker would be declared dead, or a job launched twice.
-            _log.warning("the states of the jobs in %s are unknown: %s", name, error)
-            found = {}
-        states |= {job.number: found.get(job.batch_id or "", JobState.UNKNOWN) for job in asked}
-    return states
-
-
-def _workers(store: Store) -> dict[str, list[str]]:
-    """Names of the workers by job number: as their `worker.json` says, or the first line of their journal."""
-    found: dict[str, list[str]] = {}
-    for holder in store.holders():
-        _note_worker(found, holder.rpartition("/")[2], store.read(f"{holder}/{WORKER_FILE}") or b"")
-    for name in store.names("outcomes"):
-        worker = name.removesuffix(".jsonl")
-        if worker != name:
-            head = store.read_slice(f"outcomes/{name}", 0, _JOURNAL_HEAD_BYTES)
-            _note_worker(found, worker, head.partition(b"\n")[0])
-    return found
-
-
-def _note_worker(found: dict[str, list[str]], worker: str, text: bytes) -> None:
-    try:
-        job = json.loads(text).get("job")
-    except (ValueError, AttributeError, RecursionError):
-        return
-    if job is not None and worker not in found.setdefault(str(job), []):
-        found[str(job)].append(worker)

@@ -18,7 +18,8 @@ from fsqdo.task import Options, State
 if TYPE_CHECKING:
     from fsqdo.bulk import Selector
     from fsqdo.holder import Holder
-    from fsqdo.launch import Job, Launched
+    from fsqdo.jobs import Job
+    from fsqdo.launch import Launched
     from fsqdo.recovery import Recovery
     from fsqdo.rows import Task
     from fsqdo.workeroptions import Summary
@@ -483,7 +484,7 @@ class Queue:
 
     def jobs(self) -> list[Job]:
         """The batch jobs launched for this queue, with their states."""
-        from fsqdo.launch import jobs
+        from fsqdo.jobs import jobs
 
         return jobs(self)
 

@@ -21,12 +21,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import fsqdo
+from fsqdo import jobs as jobs_module
 from fsqdo import launch as launch_module
 from fsqdo.batch import BatchSystem, JobSpec, JobState, Reply, get_system, render
 from fsqdo.batch.local import Local
 from fsqdo.config import Config, Profile
 from fsqdo.errors import BatchError, ConfigError, InputError, StorageError
-from fsqdo.launch import Job, Launched, UnclearError, fsqdo_command, jobs, launch, plan_slots, run, wait_for
+from fsqdo.jobs import Job, UnclearError, jobs, run, wait_for
+from fsqdo.launch import Launched, fsqdo_command, launch, plan_slots
 from fsqdo.settings import Settings
 from fsqdo.store import Store, create
 from fsqdo.store.system import System
@@ -110,7 +112,8 @@ class FakeSystem(Local):
 
 
 def _use(monkeypatch: pytest.MonkeyPatch, system: BatchSystem) -> BatchSystem:
-    monkeypatch.setattr(launch_module, "get_system", lambda name: system)
+    for module in (launch_module, jobs_module):
+        monkeypatch.setattr(module, "get_system", lambda name: system)
     return system
 
 
@@ -581,7 +584,8 @@ def test_a_query_that_fails_means_unknown(queue: FakeQueue, monkeypatch: pytest.
     _use(monkeypatch, FakeSystem('x=${1##*/}; echo "${x%.sh}"', status))
     _launch(queue, 2)
     real_run = launch_module.run
-    monkeypatch.setattr(launch_module, "run", lambda command: real_run(command, timeout_s=0.2))
+    for module in (launch_module, jobs_module):
+        monkeypatch.setattr(module, "run", lambda command: real_run(command, timeout_s=0.2))
     assert [job.state for job in jobs(queue)] == [JobState.UNKNOWN] * 2
 
 

@@ -54,6 +54,7 @@ ORDER = [
     "walltime",
     "config",
     "batch",
+    "jobs",
     "launch",
     "queue",
     "cli",

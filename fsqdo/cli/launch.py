@@ -22,7 +22,8 @@ from fsqdo.cli.options import (
 from fsqdo.cli.output import aligned, counted, json_line, printable, say, write_lines
 
 if TYPE_CHECKING:
-    from fsqdo.launch import Job, Launched
+    from fsqdo.jobs import Job
+    from fsqdo.launch import Launched
 
 COUNT = click.IntRange(min=1)
 
@@ -62,7 +63,7 @@ def launch_command(queue: str, n: int, wait: bool, dry_run: bool, **options: Any
     Without a configuration file they are started here, in the background: the profile `local`. N is always the number of
     tasks that run at once.
     """
-    from fsqdo.launch import wait_for
+    from fsqdo.jobs import wait_for
     from fsqdo.queue import connect
 
     opened = connect(queue)
