@@ -147,7 +147,7 @@ class Worker:
             self._obey(now)
             ended = self._reap()
             if ended and self._claimer.ready and not (self._stopping or self._draining or self._recorder.pending):
-                self._fill(now)  # the next ones run while these are recorded
+                self._fill(now, eager=True)  # the next ones run while these are recorded
             for claim, definition, options, attempt, kind in ended:
                 self._record(claim, definition, options, attempt, kind)
             self._guarded(self._recorder.look)
@@ -260,8 +260,14 @@ class Worker:
             self._store.unlink(f"{self._member.directory}/{key}.kill")
 
     # ------------------------------------------------------------ claim
-    def _fill(self, now: float) -> None:
-        """Claim and start until the slots are full, nothing more is to be had, or it is time to look at orders again."""
+    def _fill(self, now: float, eager: bool = False) -> None:
+        """Claim and start until the slots are full, nothing more is to be had, or it is time to look at orders again.
+
+        Parameters
+        ----------
+        eager
+            Outcomes wait to be recorded meanwhile: that nothing is pending means nothing yet, others may wait for just these.
+        """
         until = now + _FILL_S
         for slot in self._slots:
             while slot.run is None:  # a function of this process has ended when `_accept` returns
@@ -269,6 +275,8 @@ class Worker:
                     return
                 try:
                     claim = self._adopted.pop() if self._adopted else self._claimer.claim()
+                    if claim is None and eager:
+                        return
                     if claim is None:
                         if self._recorder.look():
                             continue
