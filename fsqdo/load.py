@@ -26,6 +26,8 @@ LOOSE_LOAD = PACK_SIZE
 _PENDING_RUN = 100
 _WAITING_RUN = 10
 _BATCH = 2000
+_IN_MEMORY = 8 << 20
+_BUFFERED = 1 << 18
 Progress = Callable[[int], None]
 
 
@@ -182,7 +184,7 @@ class _Spool:
         prefix = head.encode() + "\t"
         object_end = plain.suffix() + "\n"
         command_end = replace(plain, cwd=plain.cwd or self._cwd).suffix() + "\n"
-        buffer, known, number = self._buffer, self._known, 0
+        buffer, known, number, size = self._buffer, self._known, 0, 0
         for number, item in enumerate(items, 1):
             try:
                 if type(item) is str:
@@ -202,10 +204,12 @@ class _Spool:
                 self._note_names(item, number)
             self.count += 1
             buffer.append(line_prefix + text + end)
-            if len(buffer) >= _BATCH:
+            size += len(text)
+            if size > _IN_MEMORY:
                 self._flush()
-                if progress:
-                    progress(self.count)
+                size = _IN_MEMORY - _BUFFERED  # what follows goes to the file in smaller pieces
+            if progress and self.count % _BATCH == 0:
+                progress(self.count)
         self._check_names()
         if self._file is not None:
             self._flush()

@@ -429,14 +429,26 @@ class Tree:
         -----
         Many are synced by several threads: each fsync(2) waits for the device, and so they wait together.
         """
+        failed: list[StorageError] = []
         if len(relatives) < _MANY:
+            self._sync_some(relatives, failed)
+        else:
+            from threading import Thread
+
+            threads = [Thread(target=self._sync_some, args=(relatives[n::_SYNCERS], failed)) for n in range(_SYNCERS)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        if failed:
+            raise failed[0]
+
+    def _sync_some(self, relatives: list[str], failed: list[StorageError]) -> None:
+        try:
             for relative in relatives:
                 self._sync(relative, 0)
-            return
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(_SYNCERS) as pool:
-            list(pool.map(self._sync, relatives, [0] * len(relatives)))
+        except StorageError as error:
+            failed.append(error)  # for the thread that asked
 
     def sync_directory(self, relative: str, may_be_gone: bool = False) -> None:
         """Put a directory's names on disk (fsync of the directory; POSIX leaves them in memory without it)."""
