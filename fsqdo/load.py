@@ -28,6 +28,7 @@ _WAITING_RUN = 10
 _BATCH = 2000
 _IN_MEMORY = 8 << 20
 _BUFFERED = 1 << 18
+_PACKS_AT_ONCE = 64
 Progress = Callable[[int], None]
 
 
@@ -320,7 +321,7 @@ class _Writer:
         self._names = names
         self._finals = requirements.Finals(store)
         self._directories: set[str] = set()
-        self._packs: list[str] = []
+        self._packs: list[tuple[str, bytes]] = []
         self._head_text = ""
         self._head: tuple[str, str, bool] = ("", "", False)
 
@@ -329,9 +330,13 @@ class _Writer:
         ids = self._ids
         for low in range(ids[0], ids[-1] + 1, PACK_SIZE):
             self._write_pack(low, min(low + PACK_SIZE - 1, ids[-1]), lines)
-        self._store.sync_files(self._packs)
+        self._write_packs()
         for directory in sorted(self._directories, reverse=True):
             self._store.sync_directory(f"{self._staging}/{directory}")
+
+    def _write_packs(self) -> None:
+        self._store.write_files(self._packs)
+        self._packs.clear()
 
     def _write_pack(self, low: int, high: int, lines: Iterator[str]) -> None:
         out: list[str] = []
@@ -345,8 +350,9 @@ class _Writer:
                 runs.append(_Run(task_id, high, directory, waits))
             out.append(f'{{"id":{task_id},"task":{body[:-1]}{middle}}}\n' if middle else f'{{"id":{task_id},"task":{body}\n')
         name = load_name(low, high)
-        self._write(f"{self._staging}/{name}.jsonl", "".join(out).encode())
-        self._packs.append(f"{self._staging}/{name}.jsonl")
+        self._packs.append((f"{self._staging}/{name}.jsonl", "".join(out).encode()))
+        if len(self._packs) >= _PACKS_AT_ONCE:
+            self._write_packs()
         for run, following in zip_longest(runs, runs[1:]):
             last = high if following is None else following.first - 1
             self._stage(run._replace(last=last), name, out[run.first - low : last - low + 1])

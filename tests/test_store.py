@@ -13,6 +13,8 @@ import pytest
 
 from fsqdo.errors import FormatError, FsqdoError, QueueExistsError, QueueNotFoundError, StorageError
 from fsqdo.ids import IdSet
+from fsqdo.inputs import NewTask
+from fsqdo.queue import Queue
 from fsqdo.settings import Settings
 from fsqdo.store import Store, create
 from fsqdo.store.system import System
@@ -40,6 +42,23 @@ def ids_of(store: Store, state: State, only: IdSet | None = None) -> list[int]:
 
 
 # ---------------------------------------------------------------- create and open
+def test_the_tasks_of_a_waiting_marker_share_their_requirements(root: Path) -> None:
+    """One place is not enough: the marker is promoted by what its first task requires."""
+    queue = Queue(create(str(root / "q"), Settings()))
+    first, last = queue.add("a"), queue.add("b")
+    queue.add_multiple([NewTask(n, requires=[first, last] if n < 10 else [last]) for n in range(20)])
+    ranges = [(e.name.first, e.name.last) for e in queue.store.entries(State.WAITING)]
+    assert ranges == [(3, 12), (13, 22)]
+    task = queue.get()
+    while task is not None and task.id != last:
+        task = queue.get()
+    assert task is not None
+    task.set_state("Succeeded")
+    # What requires the second task alone may run; what requires the first one, too, still waits.
+    assert [t.id for t in queue.tasks(state="Waiting")] == list(range(3, 13))
+    queue.close()
+
+
 def test_create(root: Path) -> None:
     made = create(str(root / "q"), Settings(max_retries=2))
     assert made.settings.name == "q" and made.settings.max_retries == 2 and made.settings.created_at.endswith("Z")

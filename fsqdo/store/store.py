@@ -99,10 +99,6 @@ class Store(Tree):
             self._token = new_token()
         return self._token
 
-    def renew_token(self) -> None:
-        """Take another one: after a fork two processes must not share it."""
-        self._token = None
-
     def paused(self) -> bool:
         """Whether PAUSED is there; asked by listing, since a look-up may be 30 s old."""
         listed = self.ls("")

@@ -422,20 +422,25 @@ class Tree:
                 self.remove_tree(path)
         self.remove_directory(relative)
 
-    def sync_files(self, relatives: list[str]) -> None:
-        """Put the content of files on disk that were written before.
+    def write_files(self, files: list[tuple[str, bytes]]) -> None:
+        """Write and sync several files, each (path, content), into directories that are there.
+
+        Raises
+        ------
+        StorageError
+            The first one; the others may be written or not.
 
         Notes
         -----
-        Many are synced by several threads: each fsync(2) waits for the device, and so they wait together.
+        Many are written by several threads: each fsync(2) waits for the device, and so they wait together.
         """
         failed: list[StorageError] = []
-        if len(relatives) < _MANY:
-            self._sync_some(relatives, failed)
+        if len(files) < _MANY:
+            self._write_some(files, failed)
         else:
             from threading import Thread
 
-            threads = [Thread(target=self._sync_some, args=(relatives[n::_SYNCERS], failed)) for n in range(_SYNCERS)]
+            threads = [Thread(target=self._write_some, args=(files[n::_SYNCERS], failed)) for n in range(_SYNCERS)]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -443,21 +448,20 @@ class Tree:
         if failed:
             raise failed[0]
 
-    def _sync_some(self, relatives: list[str], failed: list[StorageError]) -> None:
+    def _write_some(self, files: list[tuple[str, bytes]], failed: list[StorageError]) -> None:
         try:
-            for relative in relatives:
-                self._sync(relative, 0)
+            for relative, content in files:
+                if not self.write(relative, content, sync=True):
+                    gone = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+                    raise StorageError(gone, "write", self.path(relative))
         except StorageError as error:
             failed.append(error)  # for the thread that asked
 
     def sync_directory(self, relative: str, may_be_gone: bool = False) -> None:
         """Put a directory's names on disk (fsync of the directory; POSIX leaves them in memory without it)."""
-        self._sync(relative, os.O_DIRECTORY, may_be_gone)
-
-    def _sync(self, relative: str, flags: int, may_be_gone: bool = False) -> None:
         path = self.path(relative)
         try:
-            fd = fs.open(path, _READ | flags)
+            fd = fs.open(path, _READ | os.O_DIRECTORY)
         except OSError as error:
             if may_be_gone and error.errno in GONE:
                 return
@@ -465,7 +469,7 @@ class Tree:
         try:
             fs.fsync(fd)
         except OSError as error:
-            if not (flags and error.errno == errno.EINVAL):  # a file system that cannot sync directories
+            if error.errno != errno.EINVAL:  # a file system that cannot sync directories
                 raise StorageError(error, "fsync", path) from None
         finally:
             _close_quietly(fd)
