@@ -22,6 +22,7 @@ from fsqdo.task import State
 LOOK_S = 1.0
 _MISSES = 3
 _CROWD = 8
+_PLENTY = 16
 
 
 class Claim(NamedTuple):
@@ -69,6 +70,11 @@ class Claimer:
     def ready(self) -> bool:
         """Whether the next claim can be tried without a listing."""
         return bool(self._names) and time.monotonic() - self._looked <= LOOK_S
+
+    @property
+    def plenty(self) -> bool:
+        """Whether so many tasks are left of what was listed that others will not miss the next one."""
+        return len(self._names) > _PLENTY and self.ready
 
     def claim(self) -> Claim | None:
         """Claim the next task; None when nothing is pending that this worker can run.

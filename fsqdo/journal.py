@@ -47,10 +47,10 @@ class Journal:
         """Add a line; StorageError when it could not be written whole."""
         self._file.append(outcome.to_json().encode())
 
-    def started(self, name: TaskName, started_at: str, slot: int, log_first: int, pid: int) -> None:
+    def started(self, key: str, started_at: str, slot: int, log_first: int, pid: int) -> None:
         """Note that an attempt begins: its process, and where its output will be. No move is decided by it."""
         line = (
-            f'{{"name":"{name}","outcome":"started","to":"","started_at":"{started_at}",'
+            f'{{"name":"{key}","outcome":"started","to":"","started_at":"{started_at}",'
             f'"pid":{pid},"log":[{slot},{log_first},-1]}}\n'
         )
         self._file.append(line.encode())

@@ -97,6 +97,27 @@ def exit_or_signal(code: int) -> tuple[int | None, int | None]:
     return code, None
 
 
+class Prepared(NamedTuple):
+    """A command with all that can be found out before it is started.
+
+    Attributes
+    ----------
+    command
+        As it was given.
+    words
+        To be executed directly; None when only a shell can tell.
+    environ
+        Its whole environment; may still be changed.
+    cwd
+        Where it runs, an absolute path.
+    """
+
+    command: str
+    words: list[str] | None
+    environ: dict[bytes, bytes]
+    cwd: str
+
+
 class Run:
     """A command that was started, the leader of its own session and process group.
 
@@ -201,19 +222,47 @@ class Spawner:
         self._pwd = _logical_name(self._environ.get(b"PWD"), os.fsencode(self._home))
 
     def start(self, command: str, log_fd: int, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Run:
-        """Start a command.
+        """Prepare a command and start it."""
+        return self.start_prepared(self.prepare(command, env, cwd), log_fd)
+
+    def prepare(self, command: str, env: Mapping[str, str] | None = None, cwd: str | None = None) -> Prepared:
+        """Do what can be done before a command is started.
 
         Parameters
         ----------
         command
             For the shell, of any length.
-        log_fd
-            Becomes its stdout and stderr; open with O_APPEND.
         env
             Environment variables added to those of the spawner, or put in their place.
         cwd
-            Where it runs; None: where this process was when the spawner was made. A directory that was removed or renamed less
-            than a second after it was last used here may go unnoticed.
+            Where it runs; None: where this process was when the spawner was made.
+
+        Raises
+        ------
+        SpawnError
+            It can never run; the message says why.
+        """
+        environ = self._environ.copy()
+        try:
+            # A shell sets PWD, so a directly executed program must find the same.
+            if cwd is None:
+                cwd, environ[b"PWD"] = self._home, self._pwd
+            else:
+                cwd = cwd if cwd.startswith("/") else os.path.normpath(os.path.join(self._home, cwd))
+                environ[b"PWD"] = _encoded(cwd)
+            for key, value in (env or {}).items():
+                environ[_encoded(key)] = _encoded(value)
+        except ValueError as error:
+            raise _not_for_a_program(error) from None
+        return Prepared(command, self._words(command), environ, cwd)
+
+    def start_prepared(self, prepared: Prepared, log_fd: int) -> Run:
+        """Start a command.
+
+        Parameters
+        ----------
+        log_fd
+            Becomes its stdout and stderr; open with O_APPEND.
 
         Raises
         ------
@@ -221,19 +270,16 @@ class Spawner:
             It cannot run, now or later; the message says why.
         BusyError
             The machine is short of something; give the task back.
+
+        Notes
+        -----
+        A directory that was removed or renamed less than a second after it was last used here may go unnoticed.
         """
-        if cwd is not None and not cwd.startswith("/"):
-            cwd = os.path.normpath(os.path.join(self._home, cwd))
-        self._enter(self._home if cwd is None else cwd)
-        environ = dict(self._environ)
-        # A shell sets PWD, so a directly executed program must find the same.
-        environ[b"PWD"] = self._pwd if cwd is None else os.fsencode(cwd)
+        self._enter(prepared.cwd)
         try:
-            if env:
-                environ.update({_encoded(key): _encoded(value) for key, value in env.items()})
-            return Run(self._spawn(command, environ, log_fd))
+            return Run(self._spawn(prepared, log_fd))
         except ValueError as error:  # NUL, `=` in a variable's name, text that the locale's encoding cannot hold
-            raise SpawnError(f"the command or its environment cannot be given to a program: {error}", 126) from None
+            raise _not_for_a_program(error) from None
 
     def _enter(self, directory: str) -> None:
         now = time.monotonic()
@@ -245,8 +291,8 @@ class Spawner:
             raise SpawnError(cwd_problem(directory, error)) from None
         self._here, self._here_until = directory, now + _LOOK_AGAIN_S
 
-    def _spawn(self, command: str, environ: dict[bytes, bytes], log_fd: int) -> int:
-        words = self._words(command)
+    def _spawn(self, prepared: Prepared, log_fd: int) -> int:
+        command, words, environ, _ = prepared
         if words is not None:
             path = environ.get(b"PATH")
             program = self._find(words[0], path)
@@ -281,6 +327,10 @@ class Spawner:
                     found = self._programs[name, path] = candidate
                     break
         return found
+
+
+def _not_for_a_program(error: ValueError) -> SpawnError:
+    return SpawnError(f"the command or its environment cannot be given to a program: {error}", 126)
 
 
 def current_directory() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsqdo.claims import Claim
 from fsqdo.errors import TaskError
@@ -20,7 +20,21 @@ if TYPE_CHECKING:
     from fsqdo.functions import FunctionSlot
 
 NEVER = float("inf")
-_NO_OPTIONS = Options()
+NO_OPTIONS = Options()
+
+
+class Ready(NamedTuple):
+    """A task that the worker holds and has not begun.
+
+    Attributes
+    ----------
+    prepared
+        What `Launcher.prepare` made of it: for a command a `runner.Prepared`, for a function its environment.
+    """
+
+    claim: Claim
+    definition: Definition
+    prepared: Any = None
 
 
 class Launcher:
@@ -42,7 +56,26 @@ class Launcher:
         self._spawner = Spawner({**environ, **variables})
         self._new_function_slot = None if func is None else _function_slots(func)
 
-    def start(self, slot: Slot, definition: Definition, log: Appender, env: dict[str, str]) -> Any:
+    def prepare(self, claim: Claim, definition: Definition, worker: str) -> Ready:
+        """Do for a task what can be done before a slot is free for it.
+
+        Raises
+        ------
+        SpawnError, TaskError
+            It can never run.
+        """
+        options = definition.options
+        env = dict(options.env)
+        env["FSQDO_WORKER"] = worker
+        env["FSQDO_TASK_ID"] = str(definition.id)
+        env["FSQDO_CORES"] = str(options.cores)
+        env["FSQDO_GPUS"] = str(options.gpus)
+        env["FSQDO_ATTEMPT"] = str(claim.name.attempt)
+        if self._new_function_slot is None:
+            return Ready(claim, definition, self._spawner.prepare(self._command(definition), env, options.cwd))
+        return Ready(claim, definition, {**self._variables, **env})
+
+    def start(self, slot: Slot, ready: Ready, log: Appender) -> Any:
         """Start a task in a slot; returns its run.
 
         Raises
@@ -52,11 +85,13 @@ class Launcher:
         BusyError
             The machine is short of something; give the task back.
         """
-        cwd = definition.options.cwd
+        prepared = ready.prepared
         if self._new_function_slot is None:
-            return self._spawner.start(self._command(definition), log.fd, env, cwd)
+            prepared.environ[b"FSQDO_SLOT"] = slot.number
+            return self._spawner.start_prepared(prepared, log.fd)
         slot.function = slot.function or self._new_function_slot()
-        return slot.function.start(definition.task, log.fd, {**self._variables, **env}, cwd)
+        env = {**prepared, "FSQDO_SLOT": str(slot.index)}
+        return slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd)
 
     def _command(self, definition: Definition) -> str:
         if self._script is not None:
@@ -91,6 +126,7 @@ class Slot:
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.number = str(index).encode()
         self.function: FunctionSlot | None = None
         self._log: Appender | None = None
         self._log_first = self._log_end = 0
@@ -100,7 +136,7 @@ class Slot:
         """Make it free."""
         self.claim: Claim | None = None
         self.definition: Definition | None = None
-        self.options = _NO_OPTIONS
+        self.options = NO_OPTIONS
         self.attempt: Attempt | None = None
         self.run: Run | Any | None = None
         self.stopped_as = ""
@@ -111,14 +147,12 @@ class Slot:
         """The earlier of its time limit and the end of its grace."""
         return min(self._stop_at, self._kill_at)
 
-    def begin(self, store: Store, member: Member, launcher: Launcher, limit_s: float) -> None:
-        """Start the process of the task it has; errors as of `Launcher.start`."""
-        if self.definition is None or self.attempt is None or self.claim is None:
-            return
-        log = self._open_log(store, member)
-        self.run = launcher.start(self, self.definition, log, self._environment(member))
-        self._stop_at = self.attempt.started + limit_s
-        member.journal.started(self.claim.name, self.attempt.started_at, self.index, self._log_first, self.run.pid)
+    def begin(self, ready: Ready, store: Store, member: Member, launcher: Launcher, limit_s: float) -> None:
+        """Start the process of a task; errors as of `Launcher.start`."""
+        self.run = launcher.start(self, ready, self._open_log(store, member))
+        self._stop_at = self.run.started + limit_s
+        if self.claim is not None and self.attempt is not None:
+            member.journal.started(self.claim.key, self.attempt.started_at, self.index, self._log_first, self.run.pid)
 
     def _open_log(self, store: Store, member: Member) -> Appender:
         if self._log is None:
@@ -128,16 +162,6 @@ class Slot:
         # One task at a time writes to it, and nothing of a task's process group outlives it.
         self._log_first = self._log_end
         return self._log
-
-    def _environment(self, member: Member) -> dict[str, str]:
-        env = dict(self.options.env)
-        env["FSQDO_WORKER"] = member.name
-        env["FSQDO_TASK_ID"] = str(self.definition.id if self.definition else 0)
-        env["FSQDO_SLOT"] = str(self.index)
-        env["FSQDO_CORES"] = str(self.options.cores)
-        env["FSQDO_GPUS"] = str(self.options.gpus)
-        env["FSQDO_ATTEMPT"] = str(self.claim.name.attempt if self.claim else 1)
-        return env
 
     def stop(self, kind: str, why: str, grace_s: float) -> None:
         """Send SIGTERM to the task's process group, and SIGKILL when `grace_s` is over; once."""

@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ from fsqdo.recovery import complete, drain
 from fsqdo.requirements import pending_place
 from fsqdo.runner import BusyError, SpawnError
 from fsqdo.signals import Signals
-from fsqdo.slots import NEVER, Launcher, Slot
+from fsqdo.slots import NEVER, NO_OPTIONS, Launcher, Ready, Slot
 from fsqdo.store import Store
 from fsqdo.task import Definition, Options
 from fsqdo.workeroptions import Summary, WorkerOptions
@@ -41,6 +42,9 @@ _PAUSED_LOOK_S = 3.0
 _IDLE_FIRST_S = 0.1
 _IDLE_MOST_S = 30.0
 _TROUBLE_MOST_S = 30.0
+_SHORT_S = 0.05
+_AHEAD_S = 0.5
+_AHEAD_MOST = 4
 
 _Ended = tuple[Claim, Definition | None, Options, Attempt, str]
 
@@ -71,7 +75,10 @@ class Worker:
         self._launcher = Launcher(options.script, options.func if isinstance(options.func, str) else None, variables)
         self._slots = [Slot(index) for index in range(options.slots)]
         self._summary = Summary()
-        self._adopted: list[Claim] = []
+        self._kept: list[Ready] = []
+        self._ahead: list[Ready] = []
+        self._ahead_until = NEVER
+        self._typical_s = 1.0  # of tasks, in the mean of the last few
         self._started = 0
         self._stopping = ""
         self._draining = ""
@@ -127,7 +134,8 @@ class Worker:
         self._kill_all()
         self._member.abandon()
         self._guarded(partial(drain, self._store, self._member.name, crashed=False))  # nothing is there, if all is as it seems
-        self._adopted.clear()
+        self._kept.clear()
+        self._ahead.clear()
         for slot in self._slots:
             slot.close()
         if self._store.ls("") is None:
@@ -145,19 +153,23 @@ class Worker:
         while True:
             now = time.monotonic()
             self._obey(now)
-            ended = self._reap()
-            if ended and self._claimer.ready and not (self._stopping or self._draining or self._recorder.pending):
+            ended = self._reap(now)
+            if ended and (self._ahead or self._claimer.ready) and self._may_start(now):
                 self._fill(now, eager=True)  # the next ones run while these are recorded
             for claim, definition, options, attempt, kind in ended:
                 self._record(claim, definition, options, attempt, kind)
             self._guarded(self._recorder.look)
             if self._recorder.pending and (now >= self._next_try or self._stopping):
                 self._guarded(self._recorder.save_again)
-            if not (self._stopping or self._draining or self._recorder.pending) and now >= self._next_try:
+            if self._may_start(now):
                 self._fill(now)
+                self._claim_ahead()
             if not self._busy() and (self._stopping or (self._draining and not self._recorder.pending)):
                 return
             self._wait()
+
+    def _may_start(self, now: float) -> bool:
+        return now >= self._next_try and not (self._stopping or self._draining or self._recorder.pending)
 
     def _busy(self) -> list[Slot]:
         return [slot for slot in self._slots if slot.run is not None]
@@ -171,6 +183,8 @@ class Worker:
             due = min(due, self._deadline - self._grace_s)
             if self._recorder.pending or (len(busy) < len(self._slots) and not self._draining):
                 due = min(due, self._next_try)
+        if self._ahead:
+            due = min(due, self._ahead_until)
         if due > now:
             self._signals.wait(due - now, _wait_fds(busy))
 
@@ -208,6 +222,9 @@ class Worker:
         if now >= self._next_pass:
             self._guarded(self._passes.run)
             self._next_pass = now + PASS_S * self._passes.sharers * random.uniform(0.75, 1.25)
+        if self._ahead and (now >= self._ahead_until or self._stopping or self._draining or self._paused):
+            if not self._guarded(self._give_back_ahead):
+                self._ahead_until = self._next_try
 
     def _on_signal(self, number: int) -> None:
         if not self._stopping:
@@ -229,7 +246,7 @@ class Worker:
         """Look into the own directory for a fence, orders, and claims whose reply was lost."""
         listed = self._member.listing()
         held = {str(slot.claim.name): slot for slot in self._slots if slot.claim is not None}
-        known = set(held) | self._recorder.names() | {str(claim.name) for claim in self._adopted}
+        known = set(held) | self._recorder.names() | {ready.claim.key for ready in (*self._kept, *self._ahead)}
         if DRAIN in listed and not self._draining:
             self._draining = "told to drain"
         for file in listed:
@@ -250,7 +267,9 @@ class Worker:
             return
         content = self._store.read(path)
         if content is not None:
-            self._adopted.append(Claim(name, f"{name}.json", content))
+            ready = self._read(Claim(name, f"{name}.json", content))
+            if ready is not None:
+                self._kept.append(ready)
 
     def _kill(self, key: str, held: dict[str, Slot], listed: list[str]) -> None:
         slot = held.get(key)
@@ -274,15 +293,15 @@ class Worker:
                 if not self._may_claim(now):
                     return
                 try:
-                    claim = self._adopted.pop() if self._adopted else self._claimer.claim()
-                    if claim is None and eager:
+                    ready = self._take()
+                    if ready is None and eager:
                         return
-                    if claim is None:
+                    if ready is None:
                         if self._recorder.look():
                             continue
                         self._idle()
                         return
-                    self._accept(slot, claim)
+                    self._accept(slot, ready)
                 except StorageError as error:
                     self._trouble(error)
                     return
@@ -308,31 +327,85 @@ class Worker:
     def _look_whether_paused(self) -> None:
         self._paused = self._store.paused()
 
-    def _accept(self, slot: Slot, claim: Claim) -> None:
-        """Read what was claimed; start it, or put it back when it does not fit."""
-        self._idle_since, self._pause_s = NEVER, _IDLE_FIRST_S
-        slot.claim = claim
-        slot.attempt = attempt = begin(slot.index)
+    def _take(self) -> Ready | None:
+        """The next task to start: one this worker holds already, or a fresh claim; None when nothing is pending."""
+        if self._kept:
+            return self._kept.pop()
+        if self._ahead:
+            return self._ahead.pop(0)
+        while True:
+            claim = self._claimer.claim()
+            if claim is None:
+                return None
+            ready = self._read(claim)
+            if ready is not None:
+                return ready
+
+    def _read(self, claim: Claim) -> Ready | None:
+        """Read what was claimed; None when its content is bad: then it has failed, and that is recorded."""
         try:
             path = f"{self._member.directory}/{claim.file}"
-            slot.definition = claimed_definition(self._store, path, claim.name, claim.content)
+            return Ready(claim, claimed_definition(self._store, path, claim.name, claim.content))
         except TaskError as error:
+            attempt = begin()
             attempt.reason = str(error)
             attempt.detail = "content of its file:\n" + claim.content[:2000].decode(errors="replace")
-            self._record_slot(slot, attempt, "failed")
+            self._record(claim, None, NO_OPTIONS, attempt, "failed")
+            return None
+
+    def _claim_ahead(self) -> None:
+        """Where tasks are short, claim the next ones while these run, so that no slot waits for the file system.
+
+        Never the last ones of a bundle, which others may look for; and what is not begun soon is put back (`_obey`).
+        """
+        if self._typical_s > _SHORT_S or self._paused or self._draining:
             return
-        slot.options = slot.definition.options
-        why = self._unfit(slot.options)
+        most = min(len(self._slots), _AHEAD_MOST)
+        if self._options.max_tasks is not None:
+            most = min(most, self._options.max_tasks - self._started)
+        while len(self._ahead) < most and self._claimer.plenty:
+            try:
+                claim = self._claimer.claim()
+                ready = None if claim is None else self._read(claim)
+            except StorageError as error:
+                self._trouble(error)
+                return
+            if ready is None:
+                return
+            self._ahead.append(self._prepared(ready))
+            self._ahead_until = time.monotonic() + _AHEAD_S
+
+    def _prepared(self, ready: Ready) -> Ready:
+        with suppress(SpawnError, TaskError):  # said when it is started
+            return self._launcher.prepare(ready.claim, ready.definition, self._member.name)
+        return ready
+
+    def _give_back_ahead(self) -> None:
+        """Put what was claimed ahead, and is not needed after all, back for others."""
+        self._typical_s = 1.0  # tasks are not short any more, until some were again
+        while self._ahead:
+            claim, definition, _ = self._ahead[-1]
+            self._return(claim, definition.options)
+            self._ahead.pop()
+
+    def _accept(self, slot: Slot, ready: Ready) -> None:
+        """Start a task, or put it back when it does not fit."""
+        self._idle_since, self._pause_s = NEVER, _IDLE_FIRST_S
+        claim, definition, _ = ready
+        options = definition.options
+        why = self._unfit(options)
         if why:
-            self._put_back(slot, claim, why)
+            self._put_back(ready, why)
             return
+        slot.claim, slot.definition, slot.options = claim, definition, options
+        slot.attempt = attempt = begin(slot.index)
         self._started += 1
         if self._options.verbose:
             self._report(f"task {claim.name.id} starts, attempt {claim.name.attempt}")
         if self._inline is not None:
-            self._call(slot, slot.definition, attempt, self._inline)
+            self._call(slot, definition, attempt, self._inline)
         else:
-            self._begin(slot, attempt)
+            self._begin(slot, ready, attempt)
 
     def _unfit(self, options: Options) -> str:
         """Why this worker cannot run a task, now or ever; "" when it can."""
@@ -346,17 +419,20 @@ class Worker:
             return f"it asks for {needed_s:g} s and this worker ends before"
         return ""
 
-    def _put_back(self, slot: Slot, claim: Claim, why: str) -> None:
+    def _put_back(self, ready: Ready, why: str) -> None:
         """Put a task that does not fit back for others; one that only has to wait for cores is kept for the next turn."""
-        options = slot.options
-        slot.clear()
         if why == "wait":
-            self._adopted.append(claim)
+            self._kept.append(ready)
             self._next_try = NEVER  # until something here has ended
             return
+        task_id = ready.claim.name.id
+        self._claimer.unfit.add(task_id)
+        self._report(f"task {task_id} is left to other workers: {why}")
+        self._return(ready.claim, ready.definition.options)
+
+    def _return(self, claim: Claim, options: Options) -> None:
+        """Move a task that was not begun back to pending, under a fresh name."""
         fresh = moved_by_hand(claim.name)
-        self._claimer.unfit.add(claim.name.id)
-        self._report(f"task {claim.name.id} is left to other workers: {why}")
         self._store.move(f"{self._member.directory}/{claim.file}", f"{pending_place(fresh, options)}/{fresh.file}")
 
     def _idle(self) -> None:
@@ -390,9 +466,11 @@ class Worker:
         self._pause_s = min(self._pause_s * 1.6, _IDLE_MOST_S)
 
     # ------------------------------------------------------------ run
-    def _begin(self, slot: Slot, attempt: Attempt) -> None:
+    def _begin(self, slot: Slot, ready: Ready, attempt: Attempt) -> None:
         try:
-            slot.begin(self._store, self._member, self._launcher, self._limit_s(slot.options))
+            if ready.prepared is None:
+                ready = self._launcher.prepare(ready.claim, ready.definition, self._member.name)
+            slot.begin(ready, self._store, self._member, self._launcher, self._limit_s(slot.options))
         except (SpawnError, TaskError) as error:
             attempt.reason = error.message
             attempt.exit_code = error.task_exit_code if isinstance(error, SpawnError) else None
@@ -427,17 +505,18 @@ class Worker:
         self._record_slot(slot, attempt, kind)
 
     # ------------------------------------------------------------ record
-    def _reap(self) -> list[_Ended]:
+    def _reap(self, now: float) -> list[_Ended]:
         """The attempts that have ended since the last time; their slots are free."""
         found = []
         for slot in self._slots:
-            ended = slot.poll()
+            ended = None if slot.run is None else slot.poll()
             if ended is None or slot.claim is None:
                 continue
+            self._typical_s += (ended[0].elapsed_s - self._typical_s) / 4
             found.append((slot.claim, slot.definition, slot.options, *ended))
             slot.clear()
         if found:
-            self._next_try = min(self._next_try, time.monotonic())
+            self._next_try = min(self._next_try, now)
         return found
 
     def _record_slot(self, slot: Slot, attempt: Attempt, kind: str) -> None:
