@@ -58,14 +58,39 @@ class Profile:
         The batch system, one of `SYSTEMS`.
     env
         Environment variables that its workers get.
-    prologue
-        Lines of shell that a job runs before the worker, as they were written.
+    prologue, epilogue
+        Lines of shell that a job runs before and after the workers, as they were written.
+    cores_per_node, gpus_per_node, mem_per_node_mb, max_walltime_s, max_nodes, max_jobs
+        Limits, of one job but for the last; None: not known.
+    account, queue, constraint, directives
+        What the batch system is told: `JobSpec` says how.
+    wrap, mpirun
+        Words before the worker's command, and what starts several workers in one job; None: the system's own.
+    keep_env
+        Whether a job sees the environment of the one who launches.
+    script
+        The whole text of the job's script; None: the built-in one.
     """
 
     name: str
     system: str
     env: Mapping[str, str] = field(default_factory=dict)
     prologue: tuple[str, ...] = ()
+    epilogue: tuple[str, ...] = ()
+    cores_per_node: int | None = None
+    gpus_per_node: int | None = None
+    mem_per_node_mb: int | None = None
+    max_walltime_s: int | None = None
+    max_nodes: int | None = None
+    max_jobs: int | None = None
+    account: str | None = None
+    queue: str | None = None
+    constraint: str | None = None
+    directives: tuple[str, ...] = ()
+    wrap: tuple[str, ...] = ()
+    mpirun: tuple[str, ...] | None = None
+    keep_env: bool = True
+    script: str | None = None
 
 
 @dataclass(frozen=True)

@@ -222,9 +222,9 @@ class Worker:
         if now >= self._next_pass:
             self._guarded(self._passes.run)
             self._next_pass = now + PASS_S * self._passes.sharers * random.uniform(0.75, 1.25)
-        if self._ahead and (now >= self._ahead_until or self._stopping or self._draining or self._paused):
-            if not self._guarded(self._give_back_ahead):
-                self._ahead_until = self._next_try
+        unwanted = now >= self._ahead_until or self._stopping or self._draining or self._paused
+        if self._ahead and unwanted and not self._guarded(self._give_back_ahead):
+            self._ahead_until = self._next_try
 
     def _on_signal(self, number: int) -> None:
         if not self._stopping:

@@ -53,12 +53,36 @@ class JobSpec:
         Absolute path of the directory it starts in.
     env
         Environment variables it gets.
-    prologue
-        Shell code that runs before the worker, taken as it is.
+    prologue, epilogue
+        Shell code that runs before and after the workers, taken as it is.
     slots
-        Tasks that its worker runs at once.
+        Tasks that each worker runs at once.
     walltime_s
         Its limit in seconds; None: the batch system's own.
+    nodes, workers_per_node
+        Whole nodes of the job, and workers on each; more than one worker in all is started by `mpirun`.
+    cores_per_worker, gpus_per_worker, mem_mb_per_worker
+        What each worker is to get; None: nothing is said of it.
+    account, batch_queue, constraint
+        What the batch system is told under these words; `batch_queue` is a partition, queue or pool.
+    directives
+        Further directive lines, without the system's prefix (`--exclusive`, not `#SBATCH --exclusive`).
+    batch_options
+        Words added to the submit command.
+    wrap
+        Words before the worker's own: a container's command.
+    mpirun
+        Words that start one worker in each place of a job of several; None: as is usual with the system.
+    keep_env
+        Whether the job sees the environment of the one who launches.
+    array
+        Number of like jobs submitted as one; None: a single job.
+    after
+        Id of the batch job that must have ended first.
+    warn_s
+        So many seconds before its limit the job is sent SIGUSR1, where the system can do that.
+    template
+        The whole text of the script, from the profile; None: the built-in one.
 
     Raises
     ------
@@ -75,6 +99,24 @@ class JobSpec:
     prologue: tuple[str, ...] = ()
     slots: int = 1
     walltime_s: int | None = None
+    epilogue: tuple[str, ...] = ()
+    nodes: int = 1
+    workers_per_node: int = 1
+    cores_per_worker: int | None = None
+    gpus_per_worker: int | None = None
+    mem_mb_per_worker: int | None = None
+    account: str | None = None
+    batch_queue: str | None = None
+    constraint: str | None = None
+    directives: tuple[str, ...] = ()
+    batch_options: tuple[str, ...] = ()
+    wrap: tuple[str, ...] = ()
+    mpirun: tuple[str, ...] | None = None
+    keep_env: bool = True
+    array: int | None = None
+    after: str | None = None
+    warn_s: int = 60
+    template: str | None = None
 
     def __post_init__(self) -> None:
         line("the name of a job", self.name)
