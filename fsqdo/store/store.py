@@ -19,7 +19,7 @@ from fsqdo.ids import IdSet, shard_of
 from fsqdo.names import PackName, TaskName, new_token
 from fsqdo.settings import Settings
 from fsqdo.store.system import fs
-from fsqdo.store.tree import Tree
+from fsqdo.store.tree import Tree, is_shared, make_directory
 from fsqdo.task import State, utc_now
 
 
@@ -385,7 +385,7 @@ def _make_staging(path: str) -> None:
     """Make a directory and whatever is missing above it: the first queue makes the root."""
     for _ in range(3):
         try:
-            fs.mkdir(path)
+            make_directory(path, is_shared(os.path.dirname(path)))
             return
         except FileExistsError:
             return

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 
 from fsqdo.errors import StorageError
@@ -45,6 +46,7 @@ class Tree:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.paranoid = False
+        self._shared: bool | None = None
 
     def path(self, relative: str) -> str:
         """Absolute path of something in the queue."""
@@ -365,7 +367,9 @@ class Tree:
         """Make one directory, no parents; False when its parent is missing. That it is there already is fine."""
         path = self.path(relative)
         try:
-            fs.mkdir(path)
+            if self._shared is None:
+                self._shared = is_shared(self.directory)
+            make_directory(path, self._shared)
         except OSError as error:
             if error.errno in GONE:
                 return False
@@ -473,6 +477,28 @@ class Tree:
                 raise StorageError(error, "fsync", path) from None
         finally:
             _close_quietly(fd)
+
+
+def is_shared(directory: str) -> bool:
+    """Whether a directory is meant for a whole group: setgid, and the group may write (`chmod g+ws`)."""
+    wanted = stat.S_ISGID | stat.S_IWGRP
+    return fs.lstat(directory).st_mode & wanted == wanted
+
+
+def make_directory(path: str, shared: bool) -> None:
+    """Make a directory, in which the whole group may write where it is shared: most people's umask says otherwise.
+
+    Files need no such care: they are changed by renames alone, or by their maker.
+    """
+    if not shared:
+        fs.mkdir(path)
+        return
+    old = os.umask(0)
+    try:
+        os.umask(old & ~stat.S_IRWXG)
+        fs.mkdir(path)
+    finally:
+        os.umask(old)
 
 
 def write_all(fd: int, data: bytes) -> None:
