@@ -69,7 +69,7 @@ def wait_until(what: str, condition: Callable[[], bool], within_s: float = 30.0,
 
 
 class Daemons:
-    """A temporary directory and the daemons that live in it; leaving the `with` ends them and removes it.
+    """A temporary directory and the daemons that live in it; leaving the `with` ends them, the last one first, and removes it.
 
     The directory is directly in /tmp since the path of a Unix socket has 107 characters at most, and pytest's directories are
     for their owner alone, while whoever submits a job must get to munge's socket.
@@ -80,6 +80,14 @@ class Daemons:
         self.directory = Path(tempfile.mkdtemp(prefix=f"fsqdo-{name}-", dir="/tmp"))
         self.directory.chmod(0o755)
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Daemons:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for name in reversed(list(self._started)):
+            self.stop(name)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a daemon, its output going to `<name>.log`."""
@@ -110,12 +118,6 @@ class Daemons:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait(within_s)
-
-    def stop_all(self) -> None:
-        """End all daemons, the one started last first, and remove the directory."""
-        for name in reversed(list(self._started)):
-            self.stop(name)
-        shutil.rmtree(self.directory, ignore_errors=True)
 
     def wait_until(self, what: str, condition: Callable[[], bool], within_s: float = 30.0) -> None:
         """Wait while the cluster comes up; when it does not, the error tells what its daemons last said."""

@@ -90,16 +90,13 @@ class Slurm:
         """End a node's slurmd at once. What runs there goes on, as it does on a node whose slurmd died."""
         self._daemons.stop(node, signal.SIGKILL)
 
-    def down(self) -> None:
-        """End the jobs, whose processes are no children of ours, and then the daemons."""
-        with_jobs = self.run("squeue", "-h", "-o", "%A")
-        if with_jobs.returncode == 0 and with_jobs.stdout.split():
-            self.run("scancel", "--full", "-s", "KILL", *with_jobs.stdout.split())
-            self.run("scancel", *with_jobs.stdout.split())
-            wait_until("all jobs have ended", lambda: not self.run("squeue", "-h").stdout.strip(), 30)
-        self._daemons.stop_all()
-        for left in FREEZER.glob("slurm_n[1-4]"):  # made by the cgroup plugin
-            left.rmdir()
+    def end_jobs(self) -> None:
+        """End all jobs: their processes are no children of ours."""
+        jobs = self.run("squeue", "-h", "-o", "%A").stdout.split()
+        if jobs:
+            self.run("scancel", "--full", "-s", "KILL", *jobs)
+            self.run("scancel", *jobs)
+            wait_until("all jobs have ended", lambda: not self.run("squeue", "-h").stdout.strip())
 
     def _answers(self, *command: str) -> bool:
         return self.run(*command).returncode == 0
@@ -152,9 +149,12 @@ def slurm_cluster(tracking: str = "pgid", forget_s: int = 300) -> Iterator[Slurm
         For how long it remembers jobs that have ended (MinJobAge).
     """
     need(PROGRAMS, PACKAGES)
-    cluster = Slurm(Daemons("slurm"), tracking, forget_s)
-    try:
+    with Daemons("slurm") as daemons:
+        cluster = Slurm(daemons, tracking, forget_s)
         cluster.up()
-        yield cluster
-    finally:
-        cluster.down()
+        try:
+            yield cluster
+        finally:
+            cluster.end_jobs()
+    for left in FREEZER.glob("slurm_n[1-4]"):  # made by the cgroup plugin
+        left.rmdir()
