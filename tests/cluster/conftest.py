@@ -24,7 +24,9 @@ def slurm() -> Iterator[Slurm]:
 def slurm_with_cgroups() -> Iterator[Slurm]:
     """Another Slurm, which tracks all processes of a job."""
     if not os.access(FREEZER, os.W_OK):
-        pytest.skip(f"{FREEZER} is not there or cannot be written: Slurm's other way is systemd, which runs in few test machines")
+        pytest.skip(
+            f"{FREEZER} is not there or cannot be written: Slurm's other way is systemd, which runs in few test machines"
+        )
     with slurm_cluster("cgroup") as cluster:
         yield cluster
 

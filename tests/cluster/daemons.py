@@ -11,8 +11,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Under `.ci/run` a missing program is a failure: there they have been installed. Read here, since every test forgets FSQDO_*.
 REQUIRED = bool(os.environ.get("FSQDO_TEST_CLUSTER"))
@@ -81,7 +85,7 @@ class Daemons:
         self.directory.chmod(0o755)
         self._started: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> Daemons:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:

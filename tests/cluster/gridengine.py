@@ -22,7 +22,18 @@ from tests.cluster.daemons import ClusterError, Daemons, need, run, search_path,
 PACKAGES = "gridengine-master gridengine-exec gridengine-client iproute2"
 LIBEXEC = "/usr/lib/gridengine"
 SHARE = "/usr/share/gridengine"
-PROGRAMS = (f"{LIBEXEC}/sge_qmaster", f"{LIBEXEC}/sge_execd", "qsub", "qstat", "qdel", "qacct", "qconf", "ip", "nsenter", "unshare")
+PROGRAMS = (
+    f"{LIBEXEC}/sge_qmaster",
+    f"{LIBEXEC}/sge_execd",
+    "qsub",
+    "qstat",
+    "qdel",
+    "qacct",
+    "qconf",
+    "ip",
+    "nsenter",
+    "unshare",
+)
 PORTS = {"SGE_QMASTER_PORT": "26444", "SGE_EXECD_PORT": "26445"}
 TEMPLATES = Path(__file__).with_name("sge")
 
@@ -151,7 +162,9 @@ def _own_network(daemons: Daemons) -> int:
     """Start a process that keeps a network namespace with nothing but the loopback interface; its pid."""
     ready = daemons.directory / "network"
     script = 'ip link set lo up && : > "$1" && exec sleep infinity'
-    holder = daemons.start("network", ["unshare", "--net", "sh", "-c", script, "sh", str(ready)], {**os.environ, "PATH": search_path()})
+    holder = daemons.start(
+        "network", ["unshare", "--net", "sh", "-c", script, "sh", str(ready)], {**os.environ, "PATH": search_path()}
+    )
     wait_until("a network namespace is made", lambda: ready.exists() or holder.poll() is not None)
     if holder.poll() is not None:
         said = daemons.log_path("network").read_text("utf-8", "replace").strip()

@@ -58,7 +58,7 @@ class Slurm:
             controller_port=controller_port,
             process_tracking=self.tracking,
             forget_s=forget_s,
-            node_timeout_s=10,
+            node_timeout_s=5,
             nodes="\n".join(nodes),
         )
         (self.directory / "slurm.conf").write_text(text)
@@ -71,7 +71,13 @@ class Slurm:
         key, munge_socket = self.directory / "munge.key", self.directory / "munge.socket"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(128))
-        files = {"key-file": key, "socket": munge_socket, "pid-file": "munged.pid", "seed-file": "seed", "log-file": "munged.log"}
+        files = {
+            "key-file": key,
+            "socket": munge_socket,
+            "pid-file": "munged.pid",
+            "seed-file": "seed",
+            "log-file": "munged.log",
+        }
         options = [f"--{name}={self.directory / path}" for name, path in files.items()]
         self._daemons.start("munged", ["munged", "--foreground", "--force", *options], self.env)
         self._daemons.wait_until("munged answers", lambda: self._answers("munge", "-S", str(munge_socket), "-n"))
@@ -156,5 +162,6 @@ def slurm_cluster(tracking: str = "pgid", forget_s: int = 300) -> Iterator[Slurm
             yield cluster
         finally:
             cluster.end_jobs()
-    for left in FREEZER.glob("slurm_n[1-4]"):  # made by the cgroup plugin
-        left.rmdir()
+    if tracking == "cgroup":
+        for left in FREEZER.glob("slurm_n[1-4]"):
+            left.rmdir()

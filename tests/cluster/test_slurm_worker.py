@@ -1,4 +1,4 @@
-"""Workers in jobs of a real Slurm, started by scripts written by hand: whatever happens to a job, no task is lost or run twice."""
+"""Workers in jobs of a real Slurm, with scripts written by hand: whatever happens, no task is lost or done twice."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def test_killed_worker(slurm: Slurm, work: Work, before: str) -> None:
 
 
 def test_walltime(slurm: Slurm, work: Work) -> None:
-    """The job's limit is moved to a few seconds from now: Slurm enforces it just like one of minutes."""
+    """The job's limit is moved to a few seconds from now. Slurm looks at limits every half minute."""
     work.add(4, UNTIL_GO)
     job = _submit(slurm, work.script("-j", "2"))
     work.wait_for_running(2)
     slurm.tell("scontrol", "update", f"JobId={job}", "EndTime=now+3")
-    assert slurm.wait_for(job) == "TIMEOUT"
+    assert slurm.wait_for(job, within_s=90) == "TIMEOUT"
     assert work.alive() == []
     assert work.counts() == {"Pending": 4}
     assert sorted(work.interruptions().values()) == [1, 1]
