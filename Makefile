@@ -15,12 +15,13 @@ endif
 # Its name says with which Python: another PYTHON makes the environment anew.
 STAMP = $(VENV)/made-with-$(subst /,_,$(PYTHON))
 
-.PHONY: help demo test lint format bench soak clean
+.PHONY: help demo test test-cluster lint format bench soak clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    measure Python's standard library with a queue: one minute"
 	@echo "make test    the whole test suite"
+	@echo "make test-cluster    the tests on a real Slurm and a real Grid Engine, as root, where they are installed"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make format  let ruff put the code into its form"
 	@echo "make bench   the speed, against what the file system and xargs do"
@@ -32,7 +33,11 @@ demo: $(STAMP)
 	@PATH="$$PWD/$(VENV)/bin:$$PATH" sh examples/stdlib_statistics/demo.sh build/demo
 
 test: $(STAMP)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --ignore=tests/cluster $(ARGS)
+
+# Each file of tests with a Slurm or a Grid Engine of its own; they mostly wait, so that three at once suit two processors.
+test-cluster: $(STAMP)
+	$(PY) -m pytest tests/cluster -n 3 --dist loadfile $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
