@@ -58,10 +58,15 @@ def script(
     # One worker takes the place of this shell: a signal to the job is one to the worker.
     background = bool(words) or any(text.strip() for text in spec.epilogue)
     variables["exec"] = None if background else variables["command"]
-    variables["clean"] = () if spec.keep_env else builtin("clean.sh").splitlines()
+    variables["clean"] = () if spec.keep_env else _lines(builtin("clean.sh"))
     parts = ["run.sh", "background.sh"] if background else ["run.sh"]
-    variables["run"] = [text for part in parts for text in render(builtin(part), variables).splitlines()]
+    variables["run"] = [text for part in parts for text in _lines(render(builtin(part), variables))]
     return render(builtin(f"{name}.sh") if spec.template is None else spec.template, variables)
+
+
+def _lines(text: str) -> list[str]:
+    # Not splitlines: a value may have a carriage return in it, or what else that takes for the end of a line.
+    return text.removesuffix("\n").split("\n")
 
 
 def _starter(spec: JobSpec, usual: str) -> str:

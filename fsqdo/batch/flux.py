@@ -1,8 +1,8 @@
 """Flux: `flux batch`, `flux jobs`, `flux cancel`. The script is made from `flux.sh`.
 
 Lines of `#flux:` are split by Python's shlex, after runs of three quotes were looked for (RFC 36): values stand in double
-quotes and have no quotes or backslashes themselves. `{{` begins a mustache in a log's path. The script runs in an instance of its own;
-the workers are its job, also a single one, since it is to the jobs that an instance passes the warning on.
+quotes and have no quotes or backslashes themselves. `{{` begins a mustache in a log's path. The script runs in an instance of
+its own; the workers are its job, also a single one, since it is to the jobs that an instance passes the warning on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Slurm: `sbatch`, `squeue` (then `sacct`), `scancel`. The script is made from `slurm.sh`.
+"""Slurm: `sbatch`, `squeue` (then `sacct`), `scancel`, by way of `slurm-jobs.sh`. The script is made from `slurm.sh`.
 
 Lines of `#SBATCH` are split like words of a shell: quotes group, a backslash escapes the next character anywhere, also within
 single quotes, `#` begins a comment, and the letters `packjob` and `hetjob` mean something wherever they stand.
@@ -10,15 +10,16 @@ import re
 from collections.abc import Sequence
 
 from fsqdo.batch import JobSpec, JobState, Reply, common
-from fsqdo.errors import BatchError, InputError
+from fsqdo.errors import InputError
 
-_ID = re.compile(r"[1-9][0-9]*(;[A-Za-z0-9_.-]+)?")
+_JOBS = common.helper("slurm-jobs.sh")
+_ID = re.compile(r"[1-9][0-9]*(?:;[A-Za-z0-9_.][A-Za-z0-9_.-]*)?")
 _PRINTED = re.compile(rf"^(?:Submitted batch job )?(?P<id>{_ID.pattern})[ \t\r]*$", re.MULTILINE)
 _PLAIN = re.compile(r"[A-Za-z0-9_./%:,+@=-]*\Z")
-_LINE = re.compile(r"([1-9][0-9]*)\|([A-Za-z_]+)(?: by [0-9]+|\+)?\s*\Z")
+_LINE = re.compile(rf"({_ID.pattern})\|([A-Za-z_]+)(?: by [0-9]+|\+)?\s*\Z")
 _QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 _RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT")
-# REVOKED is missing on purpose: another cluster of a federation runs the job. "absent" is slurm-states.sh's word.
+# REVOKED is missing on purpose: another cluster of a federation runs the job. "absent" is a word of slurm-jobs.sh.
 _ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "PREEMPTED",
           "LAUNCH_FAILED", "absent")  # fmt: skip
 
@@ -50,25 +51,16 @@ class Slurm:
         return common.script("slurm", spec, own, common.srun(spec))
 
     def submit_command(self, spec: JobSpec, script_path: str) -> list[str]:
-        """Return the command that submits the script."""
-        return ["sbatch", "--parsable", *spec.batch_options, script_path]
+        """Return the command that submits the script, and adds the name of the cluster to the id."""
+        return [*_JOBS, "submit", "sbatch", "--parsable", *spec.batch_options, script_path]
 
     def job_id(self, reply: Reply) -> str:
-        """Read the id: `123`, or `123;cluster` when it was submitted to another cluster (`-M`)."""
+        """Read the id: `123;cluster`, or `123` where the cluster would not say its name."""
         return common.only_id(_PRINTED, reply.stdout, "sbatch")
 
     def cancel_command(self, batch_ids: Sequence[str]) -> list[str]:
-        """Return the command that cancels; `--quiet` says nothing of those that have ended.
-
-        Raises
-        ------
-        BatchError
-            When they are in several clusters: a number alone could be anybody's job there.
-        """
-        clusters, numbers = _split(batch_ids)
-        if len(clusters) > 1:
-            raise BatchError("these jobs are in several clusters", "cancel those of each cluster for themselves")
-        return common.cancel(["scancel", "--quiet", *_cluster(clusters)], "invalid job id|already complet", numbers)
+        """Return the command that cancels in each cluster."""
+        return [*_JOBS, "cancel", *common.well_formed(_ID, batch_ids)]
 
     def status_command(self, batch_ids: Sequence[str]) -> list[str]:
         """Return the command that asks `squeue` for these jobs by id, and `sacct` for those that it does not know.
@@ -76,26 +68,18 @@ class Slurm:
         Notes
         -----
         By id and not by user: others may have launched for the same queue. slurmctld forgets an ended job after MinJobAge (300
-        s by default), so that not being listed can mean that it has ended, that it is hidden from the one who asks, or that it
-        was asked elsewhere; `slurm-states.sh` has how these are told apart.
+        s by default), so that not being listed can mean that it has ended, that it is hidden from the one who asks, or that
+        another cluster has it; `slurm-jobs.sh` has how these are told apart.
         """
-        clusters, _ = _split(batch_ids)
-        asked = clusters[:1]
-        numbers = [batch_id.partition(";")[0] for batch_id in batch_ids if _in(asked, batch_id)]
-        return [*common.helper("slurm-states.sh"), *_cluster(asked), *numbers]
+        return [*_JOBS, "status", *common.well_formed(_ID, batch_ids)]
 
     def states(self, batch_ids: Sequence[str], reply: Reply) -> dict[str, JobState]:
-        """Read the states; a job of another cluster than the first one's is UNKNOWN, as it was not asked for."""
-        asked = _split(batch_ids)[0][:1]
+        """Read the states; several lines of one id are the elements of an array."""
         found: dict[str, list[JobState]] = {}
         for text in reply.stdout.splitlines() if reply.returncode == 0 else ():
-            match = _LINE.match(text.strip())
-            if match:
+            if match := _LINE.match(text.strip()):
                 found.setdefault(match[1], []).append(_state(match[2]))
-        return {
-            batch_id: common.joint_state(found.get(batch_id.partition(";")[0], ()) if _in(asked, batch_id) else ())
-            for batch_id in batch_ids
-        }
+        return {batch_id: common.joint_state(found.get(batch_id, ())) for batch_id in batch_ids}
 
 
 def _quoted(what: str, value: str) -> str:
@@ -107,20 +91,6 @@ def _number(batch_id: str) -> str:
     if not _ID.fullmatch(batch_id):
         raise InputError(f"{batch_id!r} is no id of a Slurm job", "an id is a number")
     return batch_id.partition(";")[0]
-
-
-def _split(batch_ids: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The clusters named in the ids, in their order ("" for the default one), and the numbers."""
-    parts = [batch_id.partition(";") for batch_id in common.well_formed(_ID, batch_ids)]
-    return list(dict.fromkeys(cluster for _, _, cluster in parts)), [number for number, _, _ in parts]
-
-
-def _in(clusters: Sequence[str], batch_id: str) -> bool:
-    return batch_id.partition(";")[2] in clusters and _ID.fullmatch(batch_id) is not None
-
-
-def _cluster(clusters: Sequence[str]) -> list[str]:
-    return ["-M", clusters[0]] if clusters and clusters[0] else []
 
 
 def _state(said: str) -> JobState:
