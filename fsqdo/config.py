@@ -32,7 +32,7 @@ from fsqdo.places import DEFAULT_DIR, config_files, dir_of_environment
 if TYPE_CHECKING:
     import yaml
 
-SYSTEMS = ("local",)
+SYSTEMS = ("local", "slurm", "pbs", "torque", "sge", "lsf", "htcondor", "flux")
 DEFAULT_PROFILE = "local"
 
 _BUILT_IN = "built in"

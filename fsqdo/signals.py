@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# SIGUSR2 is Grid Engine's notice before it kills (qsub -notify); it goes to all processes of the job.
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _POLL_S = 0.02
 
 

@@ -185,11 +185,11 @@ profiles:
             "3: default_profile is 'lcal', which is none of the profiles local, a, b, c, d, e, f, g, h; did you mean 'local'?",
             "5: system is 'lokal', but must be one of local; did you mean 'local'?",
             "6: these profiles extend each other: b, c",
-            "8: the profile 'd' has no `system`; the systems are local",
+            f"8: the profile 'd' has no `system`; the systems are {', '.join(config.SYSTEMS)}",
             # of a key that stands twice the last value counts, so the one on line 9 is not looked at
             "10: each line of prologue must be text: put it in quotes",
             "11: the profile 'g' extends 'nowhere', which is none of local, a, b, c, d, e, f, g, h",
-            "12: the profile 'h' has no `system`; the systems are local",
+            f"12: the profile 'h' has no `system`; the systems are {', '.join(config.SYSTEMS)}",
             "12: the profile 'h' has no key 'sytem'; the keys are system, extends, env, prologue; did you mean 'system'?",
             "13: 'e' stands here twice, first on line 9",
             "14: 'a b' cannot be the name of a profile: use letters, digits, _ . -",

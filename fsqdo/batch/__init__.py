@@ -5,7 +5,8 @@ command that asks for the states of many jobs at once, the states in what that o
 touches a file: `launch` does. The text of a script comes from a file beside the module (`local.sh`), for people to read.
 
 Into a script go words of the shell (quoted here), lines (refused when they have a line break or control character in them)
-and shell code from the configuration (taken as it is). `JobSpec` and `render` see to that for all systems.
+and shell code from the configuration (taken as it is). `JobSpec` and `render` see to that for all systems; what a system can
+say in its own directive lines is checked in its module, with `fsqdo.batch.common`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,26 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from importlib import import_module
+from typing import Protocol, cast
 
 from fsqdo.errors import BatchError, ConfigError, InputError
 
 _VARIABLE = re.compile(r"\{\{([a-z_]+)\}\}")
+# Module and class of each system.
+_SYSTEMS = {
+    "local": ("local", "Local"),
+    "slurm": ("slurm", "Slurm"),
+    "pbs": ("pbs", "Pbs"),
+    "torque": ("pbs", "Torque"),
+    "sge": ("sge", "Sge"),
+    "lsf": ("lsf", "Lsf"),
+    "htcondor": ("htcondor", "HTCondor"),
+    "flux": ("flux", "Flux"),
+}
+# Some systems look for directives in the whole script, also inside quotes: Grid Engine and LSF at the beginning of any line,
+# Flux behind any punctuation. A line of a value that could be taken for one is begun with an expansion that yields nothing.
+_DIRECTIVE_LIKE = re.compile(r"\n(?=\s*#|\W*(?:flux|FLUX):)")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
 
 
@@ -72,7 +88,8 @@ class JobSpec:
     wrap
         Words before the worker's own: a container's command.
     mpirun
-        Words that start one worker in each place of a job of several; None: as is usual with the system.
+        Words that start one worker in each place of a job of several; None: as is usual with the system; empty: nothing does,
+        and the job has one worker however many nodes it has.
     keep_env
         Whether the job sees the environment of the one who launches.
     array
@@ -128,27 +145,92 @@ class JobSpec:
         for name in self.env:
             if not _ENV_NAME.match(name):
                 raise InputError(f"{name!r} cannot be the name of an environment variable")
-        texts = (self.queue_dir, self.output_path, self.directory, *self.command, *self.env.values(), *self.prologue)
-        for text in texts:
+        for what in ("account", "batch_queue", "constraint", "after"):
+            line(f"the {what.replace('_', ' ')} of a job", getattr(self, what) or "")
+        for text in self.directives:
+            line("a directive of a job", text)
+        self._check_texts()
+        self._check_numbers()
+
+    def _check_texts(self) -> None:
+        lists = (
+            self.command,
+            self.env.values(),
+            self.prologue,
+            self.epilogue,
+            self.wrap,
+            self.mpirun or (),
+            self.batch_options,
+        )
+        texts = [self.queue_dir, self.output_path, self.directory, self.template or ""]
+        for text in (*texts, *(item for items in lists for item in items)):
             if "\0" in text:
                 raise InputError(f"{text!r} has a NUL byte in it, which no script can hold")
 
-    def variables(self) -> dict[str, str | Sequence[str] | None]:
-        """What a template may use: the name as a line, the prologue as code, everything else as words of the shell.
+    def _check_numbers(self) -> None:
+        at_least_one = ("slots", "nodes", "workers_per_node", "cores_per_worker", "walltime_s", "array", "mem_mb_per_worker")
+        for what, least in [*((what, 1) for what in at_least_one), ("gpus_per_worker", 0), ("warn_s", 0)]:
+            value = getattr(self, what)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise InputError(f"{what} of a job is {value!r}, but must be an integer of at least {least}")
 
-        `env` and `prologue` are lists: a line that uses one is written once for each item.
+    @property
+    def workers(self) -> int:
+        """How many workers the job has in all."""
+        return 1 if self.mpirun == () else self.nodes * self.workers_per_node
+
+    def variables(self) -> dict[str, str | Sequence[str] | None]:
+        """What a template may use of the job itself; the table is in docs/batch.md.
+
+        The name, account, queue, constraint and directives are lines; prologue and epilogue are code; numbers are numbers;
+        everything else is words of the shell. `env`, `prologue`, `epilogue` and `directives` are lists: a line that uses one
+        is written once for each item. A system puts its own form of some of them in their place (`common.script`).
         """
         return {
             "name": self.name,
-            "queue_dir": shlex.quote(self.queue_dir),
-            "command": shlex.join(self.command),
-            "output_path": shlex.quote(self.output_path),
-            "directory": shlex.quote(self.directory),
-            "env": [f"{name}={shlex.quote(value)}" for name, value in self.env.items()],
+            "queue_dir": quote(self.queue_dir),
+            "command": " ".join(map(quote, (*self.wrap, *self.command))),
+            "output_path": quote(self.output_path),
+            "directory": quote(self.directory),
+            "env": [f"{name}={quote(value)}" for name, value in self.env.items()],
             "prologue": self.prologue,
+            "epilogue": self.epilogue,
             "slots": str(self.slots),
-            "walltime_s": None if self.walltime_s is None else str(self.walltime_s),
+            "walltime_s": _number(self.walltime_s),
+            "nodes": str(self.nodes),
+            "workers": str(self.workers),
+            "workers_per_node": str(self.workers_per_node),
+            "cores_per_worker": _number(self.cores_per_worker),
+            "cores_per_node": _number(self.on_node(self.cores_per_worker)),
+            "gpus_per_worker": _number(self.gpus_per_worker or None),
+            "gpus_per_node": _number(self.on_node(self.gpus_per_worker) or None),
+            "mem_mb_per_worker": _number(self.mem_mb_per_worker),
+            "mem_mb_per_node": _number(self.on_node(self.mem_mb_per_worker)),
+            "account": self.account,
+            "batch_queue": self.batch_queue,
+            "constraint": self.constraint,
+            "directives": self.directives,
+            "after": self.after,
+            "array": _number(self.array),
+            "array_last": None if self.array is None else str(self.array - 1),
+            "warn_s": _number(self.warned_s()),
         }
+
+    def on_node(self, each: int | None) -> int | None:
+        """What the workers of a node need together."""
+        return None if each is None else each * self.workers_per_node
+
+    def warned_s(self) -> int | None:
+        """Seconds before the end for the warning: `warn_s`, but at most half of the walltime; None for none.
+
+        A job of one minute that is warned a minute before its end would drain before it has begun.
+        """
+        limit = self.warn_s if self.walltime_s is None else min(self.warn_s, self.walltime_s // 2)
+        return limit or None
+
+
+def _number(value: int | None) -> str | None:
+    return None if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -202,11 +284,15 @@ def get_system(name: str) -> BatchSystem:
     BatchError
         When this release knows none of that name.
     """
-    if name == "local":
-        from fsqdo.batch.local import Local
+    if name not in _SYSTEMS:
+        raise BatchError(f"this fsqdo knows no batch system {name!r}", f"the systems are {', '.join(_SYSTEMS)}")
+    module, cls = _SYSTEMS[name]
+    return cast(BatchSystem, getattr(import_module(f"fsqdo.batch.{module}"), cls)())
 
-        return Local()
-    raise BatchError(f"this fsqdo knows no batch system {name!r}", "the systems are local")
+
+def quote(text: str) -> str:
+    """A word of the shell, of which no line looks like a directive of a batch system."""
+    return _DIRECTIVE_LIKE.sub("""\n'"${0##*}"'""", shlex.quote(text))
 
 
 def line(what: str, value: str) -> str:

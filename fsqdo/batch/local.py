@@ -9,12 +9,11 @@ another machine, or in another container, is unknown here, since a pid says noth
 from __future__ import annotations
 
 import os
-import pkgutil
 import re
 from collections.abc import Sequence
 
-from fsqdo.batch import JobSpec, JobState, Reply, render
-from fsqdo.errors import BatchError, ConfigError
+from fsqdo.batch import JobSpec, JobState, Reply, common
+from fsqdo.errors import BatchError
 
 _ID = re.compile(r"([1-9][0-9]*)\.([0-9]+)@(\S+)\Z")
 _JOBS = ("/bin/sh", f"{os.path.dirname(os.path.abspath(__file__))}/local-jobs.sh")
@@ -29,10 +28,8 @@ class Local:
 
     def script(self, spec: JobSpec) -> str:
         """Return the text of the job's script."""
-        template = pkgutil.get_data("fsqdo.batch", "local.sh")
-        if template is None:
-            raise ConfigError("the file local.sh is missing in the package fsqdo.batch", ["install fsqdo again"])
-        return render(template.decode(), spec.variables())
+        own = {"output": None, "walltime": None, "export": None}
+        return common.script("local", spec, own, common.mpiexec(spec))
 
     def submit_command(self, spec: JobSpec, script_path: str) -> list[str]:
         """Return the command that starts the script in a session of its own and prints its id."""

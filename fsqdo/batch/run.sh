@@ -1,0 +1,5 @@
+cd -- {{directory}} || exit 1
+{{clean}}
+export {{env}}
+{{prologue}}
+exec {{exec}}
