@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fsqdo.batch import BatchSystem, JobSpec, JobState, get_system
-from fsqdo.config import Config, Profile, did_you_mean, load_config
+from fsqdo.config import Config, Profile, load_config
+from fsqdo.configfile import did_you_mean
 from fsqdo.errors import BatchError, InputError, StorageError
 from fsqdo.jobs import (
     Job,
