@@ -46,6 +46,15 @@ def listed(words: Iterable[str]) -> str:
     return ", ".join(words)
 
 
+def parse_memory_mb(text: str | int) -> int | None:
+    """MiB from `96000`, `128G`, `1.5 TiB`; None when it is no amount of memory.
+
+    The units are powers of 1024 however they are written, as batch systems have them.
+    """
+    match = None if isinstance(text, bool) else _MEMORY.match(str(text).strip())
+    return (int(float(match[1]) * _UNITS_MB[(match[2] or "M").upper()]) or None) if match else None
+
+
 # ---------------------------------------------------------------- files
 def read_text(path: str, must_exist: bool, problems: list[str]) -> str | None:
     """The text of a file; None when it is not there, or when it is and cannot be read (a problem, then)."""
@@ -165,10 +174,8 @@ class File:
         return None
 
     def _memory(self, node: yaml.Node, key: str) -> int | None:
-        """MiB; the units are powers of 1024 however they are written, as batch systems have them."""
-        match = _MEMORY.match(node.value.strip()) if self._is_scalar(node) else None
-        amount = int(float(match[1]) * _UNITS_MB[(match[2] or "M").upper()]) if match else 0
-        if amount > 0:
+        amount = parse_memory_mb(node.value) if self._is_scalar(node) else None
+        if amount is not None:
             return amount
         self._problem(node, f'{key} is {self._shown(node)}, but must be memory: 96000 (MiB), "128G", "512 GiB"')
         return None

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     """
 fsqdo config
 fsqdo config --json
-FSQDO_CONFIG=mine.yaml fsqdo config
 """,
 )
 @json_option
