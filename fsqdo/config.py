@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fsqdo.configfile import PLACE, PROFILE_KEYS, File, Value, did_you_mean, listed, read_text
-from fsqdo.errors import ConfigError, InputError
+from fsqdo.errors import BatchError, ConfigError, InputError
 from fsqdo.places import DEFAULT_DIR, config_files, dir_of_environment
 from fsqdo.walltime import format_walltime
 
@@ -217,7 +217,25 @@ def _profiles(raw: Mapping[str, Any], problems: list[str]) -> Iterator[tuple[str
             continue
         if values["system"].value is None:
             continue
+        if "script" in values:
+            problems += _unknown_variables(values["script"], values["system"].value)
         yield name, Profile(name, **{_ATTRIBUTES.get(key, key): _plain(values[key]) for key in values if key not in _OWN})
+
+
+def _unknown_variables(script: Value, system: str) -> Iterator[str]:
+    """The variables of a profile's script that its batch system has not, each as a problem with its line."""
+    from fsqdo.batch import JobSpec, get_system
+
+    spec = JobSpec(name="job", queue_dir="/q", command=("worker",), output_path="/q/log", directory="/q", template=script.value)
+    try:
+        get_system(system).script(spec)
+    except ConfigError as error:
+        path, _, first = script.text_at.rpartition(":")
+        for problem in error.problems:
+            line, _, what = problem.removeprefix("line ").partition(": ")
+            yield f"{path}:{int(first) + int(line)}: in script: {what}"
+    except (BatchError, InputError):
+        return  # what this job has not that others have is no matter of the script
 
 
 def shown_profile(profile: Profile) -> Iterator[tuple[str, Any]]:

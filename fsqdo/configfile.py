@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fsqdo.errors import ConfigError, InputError
+from fsqdo.errors import InputError
 from fsqdo.walltime import parse_walltime
 
 if TYPE_CHECKING:
@@ -78,10 +78,11 @@ def read_text(path: str, must_exist: bool, problems: list[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Value:
-    """A checked value and where it stands."""
+    """A checked value, where its key stands, and before which line the value itself begins: a text below it has lines."""
 
     value: Any
     where: str
+    text_at: str = ""
 
 
 class File:
@@ -140,7 +141,7 @@ class File:
             elif key == "system":
                 found[key] = Value(self._word(value, key, self._systems), where)  # None: refused, which is not absent
             elif key in PROFILE_KEYS:
-                self._keep(found, key, _READERS[key](self, value, key), where)
+                self._keep(found, key, _READERS[key](self, value, key), where, self._text_at(value))
         return found
 
     def _variables(self, loader: yaml.SafeLoader, node: yaml.Node) -> dict[str, Any]:
@@ -226,15 +227,11 @@ class File:
             return None
 
     def _script(self, node: yaml.Node, key: str) -> str | None:
-        """The whole text of a job's script, whose variables must be known."""
+        """The whole text of a job's script; whether its variables are known, only its system can tell."""
         if node.tag != _TEXT or not node.value.strip() or "\0" in node.value:
             self._problem(node, f"{key} is {self._shown(node)}, but must be the text of a job's script")
             return None
-        first = node.start_mark.line + (1 if getattr(node, "style", None) in ("|", ">") else 0)
-        found = _unknown_variables(node.value)
-        for number, problem in found:
-            self._problems.append(f"{self._path}:{first + number}: in {key}: {problem}")
-        return None if found else str(node.value)
+        return str(node.value)
 
     def _word(self, node: yaml.Node, key: str, valid: tuple[str, ...]) -> str | None:
         text = self._text(node, key)
@@ -306,25 +303,16 @@ class File:
         return isinstance(node.value, str)
 
     @staticmethod
-    def _keep(found: dict[str, Any], key: str, value: object, where: str) -> None:
+    def _keep(found: dict[str, Any], key: str, value: object, where: str, text_at: str = "") -> None:
         if value is not None:
-            found[key] = Value(value, where)
+            found[key] = Value(value, where, text_at)
+
+    def _text_at(self, node: yaml.Node) -> str:
+        """The line before the first one of a value's text, which in a block is the line of its key."""
+        return f"{self._path}:{node.start_mark.line + (1 if getattr(node, 'style', None) in ('|', '>') else 0)}"
 
     def _where(self, node: yaml.Node) -> str:
         return f"{self._path}:{node.start_mark.line + 1}"
-
-
-def _unknown_variables(template: str) -> list[tuple[int, str]]:
-    """The variables of a script that there are not, each with its line in the text, from 1."""
-    from fsqdo.batch import JobSpec, render
-
-    spec = JobSpec(name="job", queue_dir="/", command=("worker",), output_path="/", directory="/")
-    try:
-        render(template, spec.variables())
-    except ConfigError as error:
-        told = (problem.partition(": ") for problem in error.problems)
-        return [(int(line.removeprefix("line ")), problem) for line, _, problem in told]
-    return []
 
 
 _READERS: dict[str, Callable[[File, Any, str], object]] = {

@@ -55,6 +55,8 @@ _BATCH_OPTIONS = (
     "after",
 )
 _WORKER_OPTIONS = ("script", "func", "timeout", "stagger", "max_fails", "health_check", "chain")
+# These mean something wherever the other one does.
+_LIKE = {"nodes_per_worker": "nodes", "mem_per_worker": "cores_per_worker"}
 _UNSET: tuple[Any, ...] = (None, False, "", (), [])
 
 _log = logging.getLogger(__name__)
@@ -253,8 +255,8 @@ def _check_options(given: Mapping[str, Any]) -> bool:
 
 
 def _has_effect(name: str, system: BatchSystem) -> bool:
-    """Whether an option means something to the system; workers with nodes of their own need nodes only."""
-    return name in _WORKER_OPTIONS or (name if name != "nodes_per_worker" else "nodes") in system.options
+    """Whether an option means something to the system, or to the workers wherever they run."""
+    return name in _WORKER_OPTIONS or _LIKE.get(name, name) in system.options
 
 
 def _notes(profile: Profile, system: BatchSystem, options: Mapping[str, Any], walltime_s: int | None) -> list[str]:

@@ -184,4 +184,5 @@ def _note(job: Job) -> str:
         return printable(job.error)
     special = [f"array of {job.array}"] if job.array else []
     special += ["cancelled"] if job.cancelled_at else []
-    return printable("; ".join([*special, job.log_path]))
+    # Most batch systems write a file for each element of an array.
+    return printable("; ".join([*special, job.log_path + (".*" if job.array else "")]))
