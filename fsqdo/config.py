@@ -1,51 +1,47 @@
 """The configuration: YAML files read into one frozen `Config`; all that is wrong with them is reported at once.
 
-`FSQDO_CONFIG` names the one file to read. Without it there are two, each read if it is there: `/etc/fsqdo/config.yaml` (the
-site's) and `~/.config/fsqdo/config.yaml` (the user's, under XDG_CONFIG_HOME where that is set). Of two values for one key
-the later one counts; mappings (`profiles`, a profile, its `env`) are merged key by key.
+Three files are read, each if it is there: `/etc/fsqdo/config.yaml` (the site's), `~/.config/fsqdo/config.yaml` (the user's,
+under XDG_CONFIG_HOME where that is set), and the one that `FSQDO_CONFIG` names, which must be there. Of two values for one
+key the later one counts; mappings (`profiles`, a profile, its `variables`) are merged key by key.
 
 ```yaml
 dir: $SCRATCH/queues          # where the queues are; the variable FSQDO_DIR comes before it
-default_profile: local
+default_profile: node
 profiles:
-  local:                      # the built-in one, to which this adds
-    prologue: [ulimit -c 0]
+  node:
+    system: slurm
+    cores_per_node: 128
+    max_walltime: 24:00:00
+    account: m1234
   threads:
-    extends: local
-    env: {OMP_NUM_THREADS: 4}
+    extends: node
+    variables: {OMP_NUM_THREADS: 4}
 ```
 
-YAML is imported only when there is a file to read: start-up is most of what a short command costs.
+`docs/config.md` has every key.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fsqdo.errors import ConfigError, InputError
+from fsqdo.configfile import PLACE, PROFILE_KEYS, File, Value, did_you_mean, listed, read_text
+from fsqdo.errors import BatchError, ConfigError, InputError
 from fsqdo.places import DEFAULT_DIR, config_files, dir_of_environment
-
-if TYPE_CHECKING:
-    import yaml
+from fsqdo.walltime import format_walltime
 
 SYSTEMS = ("local", "slurm", "pbs", "torque", "sge", "lsf", "htcondor", "flux")
 DEFAULT_PROFILE = "local"
 
 _BUILT_IN = "built in"
-_TOP_KEYS = ("dir", "default_profile", "profiles")
-_PROFILE_KEYS = ("system", "extends", "env", "prologue")
-_PROFILE_NAME = re.compile(r"\w[\w.-]*\Z")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
 _VARIABLE = re.compile(r"\$(?:\w+|\{[^}]*\})")
-_QUICK_CHARACTERS = 10_000
-_PLACE = ""  # where a profile itself stands, kept beside its keys
-_TEXT = "tag:yaml.org,2002:str"
-_NULL = "tag:yaml.org,2002:null"
-_YES_NO = "tag:yaml.org,2002:bool"
+_OWN = (PLACE, "extends")  # what says where a profile comes from, and is no part of it
+# Key of a profile in the files -> attribute of `Profile`, where the two differ.
+_ATTRIBUTES = {"mem_per_node": "mem_per_node_mb", "max_walltime": "max_walltime_s", "env": "keep_env", "variables": "env"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Profile:
     system
         The batch system, one of `SYSTEMS`.
     env
-        Environment variables that its workers get.
+        Environment variables that its workers get (`variables` in the files, where `env` says `keep_env`).
     prologue, epilogue
         Lines of shell that a job runs before and after the workers, as they were written.
     cores_per_node, gpus_per_node, mem_per_node_mb, max_walltime_s, max_nodes, max_jobs
@@ -108,7 +104,7 @@ class Config:
     sources
         The files that were read, in their order.
     origins
-        Where each value comes from, by its dotted key (`dir`, `profiles.local.env.PATH`): `file:line`, the name of an
+        Where each value comes from, by its dotted key (`dir`, `profiles.local.variables.PATH`): `file:line`, the name of an
         environment variable, or "built in".
     """
 
@@ -130,7 +126,7 @@ class Config:
         if wanted not in self.profiles:
             raise InputError(
                 f"there is no profile {wanted!r}",
-                f"the profiles are {_listed(self.profiles)}{did_you_mean(wanted, self.profiles)}",
+                f"the profiles are {listed(self.profiles)}{did_you_mean(wanted, self.profiles)}",
             )
         return self.profiles[wanted]
 
@@ -144,26 +140,26 @@ def load_config() -> Config:
         With everything that is wrong in all files, a line each: `file:line: what, the valid names, the nearest one`.
     """
     problems: list[str] = []
-    merged: dict[str, Any] = {"profiles": {DEFAULT_PROFILE: {"system": _Value("local", _BUILT_IN)}}}
+    merged: dict[str, Any] = {"profiles": {DEFAULT_PROFILE: {"system": Value("local", _BUILT_IN)}}}
     sources = []
     readable = True
     for path, must_exist in config_files():
-        content = _read(path, must_exist, problems)
+        content = read_text(path, must_exist, problems)
         if content is not None:
             sources.append(path)
-            parsed = _File(path, problems).parse(content)
+            parsed = File(path, SYSTEMS, problems).parse(content)
             readable = readable and parsed is not None
             merged = _merge(merged, parsed or {})
     if not readable:
         raise _refusal(problems)  # what the files mean together cannot be told while one is missing
     profiles = dict(_profiles(merged["profiles"], problems))
     directory = _directory(merged.get("dir"), problems)
-    default = merged.get("default_profile", _Value(DEFAULT_PROFILE, _BUILT_IN))
+    default = merged.get("default_profile", Value(DEFAULT_PROFILE, _BUILT_IN))
     if default.value not in merged["profiles"]:
         names = merged["profiles"]
         problems.append(
             f"{default.where}: default_profile is {default.value!r}, which is none of the profiles "
-            f"{_listed(names)}{did_you_mean(default.value, names)}"
+            f"{listed(names)}{did_you_mean(default.value, names)}"
         )
     if problems:
         raise _refusal(problems)
@@ -174,198 +170,6 @@ def load_config() -> Config:
 
 def _refusal(problems: list[str]) -> ConfigError:
     return ConfigError("the configuration cannot be used:", list(dict.fromkeys(problems)))
-
-
-def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the nearest of the valid words, or nothing."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(word.lower(), list(valid), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-# ---------------------------------------------------------------- files
-def _read(path: str, must_exist: bool, problems: list[str]) -> str | None:
-    """The text of a file; None when it is not there, or when it is and cannot be read (a problem, then)."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        if must_exist:
-            problems.append(f"{path}: there is no such file, but FSQDO_CONFIG names it")
-        return None
-    except OSError as error:
-        problems.append(f"{path}: cannot be read: {error.strerror or error}")
-        return None
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        problems.append(f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8")
-        return None
-
-
-@dataclass(frozen=True)
-class _Value:
-    """A checked value and where it stands."""
-
-    value: Any
-    where: str
-
-
-class _File:
-    """One file, read along its syntax nodes, which know their lines. A wrong value is a problem and is left out."""
-
-    def __init__(self, path: str, problems: list[str]) -> None:
-        self._path = path
-        self._problems = problems
-
-    def parse(self, text: str) -> dict[str, Any] | None:
-        """The checked content: nested dicts, with a `_Value` at each leaf; None when it is not YAML at all."""
-        import yaml
-
-        # libyaml's loader ends the process when brackets are nested some ten thousand deep; the other one raises.
-        quick = len(text) <= _QUICK_CHARACTERS and getattr(yaml, "CSafeLoader", None)
-        try:
-            loader: yaml.SafeLoader = (quick or yaml.SafeLoader)(text)
-            try:
-                return self._top(loader, loader.get_single_node())
-            finally:
-                loader.dispose()
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            where = f"{self._path}:{mark.line + 1}" if mark else self._path
-            self._problems.append(f"{where}: not YAML: {error.problem or error.context}")
-        except yaml.YAMLError as error:
-            self._problems.append(f"{self._path}: not YAML: {' '.join(str(error).split())}")
-        except RecursionError:
-            self._problems.append(f"{self._path}: nested too deeply, or within itself")
-        return None
-
-    def _top(self, loader: yaml.SafeLoader, node: yaml.Node | None) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, where, value in self._items(loader, node, "the file", _TOP_KEYS):
-            if key == "profiles":
-                found[key] = self._profiles(loader, value)
-            elif key in _TOP_KEYS:
-                self._keep(found, key, self._text(value, key), where)
-        return found
-
-    def _profiles(self, loader: yaml.SafeLoader, node: yaml.Node) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, where, value in self._items(loader, node, "profiles"):
-            if not _PROFILE_NAME.match(name):
-                self._problems.append(f"{where}: {name!r} cannot be the name of a profile: use letters, digits, _ . -")
-                continue
-            found[name] = self._profile(loader, value, name, where)
-        return found
-
-    def _profile(self, loader: yaml.SafeLoader, node: yaml.Node, name: str, at: str) -> dict[str, Any]:
-        found: dict[str, Any] = {_PLACE: _Value(None, at)}
-        for key, where, value in self._items(loader, node, f"the profile {name!r}", _PROFILE_KEYS):
-            if key == "env":
-                found[key] = self._env(loader, value)
-            elif key == "prologue":
-                self._keep(found, key, self._lines(value), where)
-            elif key == "system":
-                found[key] = _Value(self._word(value, key, SYSTEMS), where)  # None: refused, which is not the same as absent
-            elif key == "extends":
-                self._keep(found, key, self._text(value, key), where)
-        return found
-
-    def _env(self, loader: yaml.SafeLoader, node: yaml.Node) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, where, value in self._items(loader, node, "env"):
-            if not _ENV_NAME.match(name):
-                self._problems.append(f"{where}: {name!r} cannot be the name of an environment variable")
-            elif value.tag in (_NULL, _YES_NO):
-                # YAML reads yes, on and y in ways that nobody expects in a shell
-                self._problems.append(f"{where}: the value of {name} is {value.value!r}: put it in quotes")
-            elif self._is_scalar(value) and "\0" not in value.value:
-                found[name] = _Value(value.value, where)  # as it was written: 0.10 stays 0.10
-            else:
-                self._problems.append(f"{where}: the value of {name} must be text (without NUL bytes)")
-        return found
-
-    def _lines(self, node: yaml.Node) -> tuple[str, ...] | None:
-        """Shell lines: a list of them, or one block of text."""
-        if node.tag == _TEXT:
-            items = [node]
-        elif node.tag == "tag:yaml.org,2002:seq" and all(isinstance(item.value, str) for item in node.value):
-            items = node.value
-        else:
-            self._problems.append(f"{self._where(node)}: prologue must be a list of shell lines")
-            return None
-        if any(item.tag != _TEXT or "\0" in item.value for item in items):
-            self._problems.append(f"{self._where(node)}: each line of prologue must be text: put it in quotes")
-            return None
-        return tuple(line for item in items for line in item.value.rstrip("\n").split("\n"))
-
-    def _word(self, node: yaml.Node, key: str, valid: tuple[str, ...]) -> str | None:
-        text = self._text(node, key)
-        if text is None or text in valid:
-            return text
-        self._problems.append(
-            f"{self._where(node)}: {key} is {text!r}, but must be one of {_listed(valid)}{did_you_mean(text, valid)}"
-        )
-        return None
-
-    def _text(self, node: yaml.Node, key: str) -> str | None:
-        if node.tag == _TEXT and node.value and node.value.isprintable():
-            return str(node.value)
-        shown = repr(node.value) if self._is_scalar(node) else "a list or a mapping"
-        self._problems.append(f"{self._where(node)}: {key} is {shown}, but must be text on one line")
-        return None
-
-    def _items(
-        self, loader: yaml.SafeLoader, node: yaml.Node | None, what: str, valid: tuple[str, ...] = ()
-    ) -> Iterator[tuple[str, str, yaml.Node]]:
-        """Yield (key, where, value) of a mapping; null is an empty one.
-
-        Where the valid keys are given, a null value is as if its key were left out.
-        """
-        if node is None or node.tag == _NULL:
-            return
-        if node.tag != "tag:yaml.org,2002:map":
-            self._problems.append(f"{self._where(node)}: {what} must be a mapping (`key: value`)")
-            return
-        self._check_twice(node)
-        loader.flatten_mapping(node)  # type: ignore[arg-type]  # `<<: *anchor`; what the mapping has itself comes after
-        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        for key, value in node.value:
-            if self._is_scalar(key):
-                own[key.value] = (key, value)
-            else:
-                self._problems.append(f"{self._where(key)}: a key of {what} is a list or a mapping, but must be a word")
-        for text, (key, value) in own.items():
-            where = self._where(key)
-            if valid and text not in valid:
-                self._problems.append(
-                    f"{where}: {what} has no key {text!r}; the keys are {_listed(valid)}{did_you_mean(text, valid)}"
-                )
-            elif value.tag != _NULL or not valid:
-                yield text, where, value
-
-    def _check_twice(self, node: yaml.Node) -> None:
-        seen: dict[str, int] = {}
-        for key, _ in node.value:
-            if not self._is_scalar(key):
-                continue
-            if key.value in seen and key.value != "<<":
-                self._problems.append(f"{self._where(key)}: {key.value!r} stands here twice, first on line {seen[key.value]}")
-            seen.setdefault(key.value, key.start_mark.line + 1)
-
-    @staticmethod
-    def _is_scalar(node: yaml.Node) -> bool:
-        return isinstance(node.value, str)
-
-    @staticmethod
-    def _keep(found: dict[str, Any], key: str, value: object, where: str) -> None:
-        if value is not None:
-            found[key] = _Value(value, where)
-
-    def _where(self, node: yaml.Node) -> str:
-        return f"{self._path}:{node.start_mark.line + 1}"
 
 
 # ---------------------------------------------------------------- values
@@ -385,11 +189,11 @@ def _inherited(name: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         if extends.value not in raw:
             raise _ExtendsError(
                 f"{extends.where}: the profile {chain[-1]!r} extends {extends.value!r}, which is none of "
-                f"{_listed(raw)}{did_you_mean(extends.value, raw)}"
+                f"{listed(raw)}{did_you_mean(extends.value, raw)}"
             )
         if extends.value in chain:
             loop = chain[chain.index(extends.value) :]
-            raise _ExtendsError(f"{raw[min(loop)]['extends'].where}: these profiles extend each other: {_listed(sorted(loop))}")
+            raise _ExtendsError(f"{raw[min(loop)]['extends'].where}: these profiles extend each other: {listed(sorted(loop))}")
         chain.append(extends.value)
     merged: dict[str, Any] = {}
     for ancestor in reversed(chain):
@@ -409,13 +213,46 @@ def _profiles(raw: Mapping[str, Any], problems: list[str]) -> Iterator[tuple[str
             problems.append(str(error))
             continue
         if "system" not in values:
-            problems.append(f"{values[_PLACE].where}: the profile {name!r} has no `system`; the systems are {_listed(SYSTEMS)}")
+            problems.append(f"{values[PLACE].where}: the profile {name!r} has no `system`; the systems are {listed(SYSTEMS)}")
             continue
         if values["system"].value is None:
             continue
-        env = {key: value.value for key, value in values.get("env", {}).items()}
-        prologue = values["prologue"].value if "prologue" in values else ()
-        yield name, Profile(name, values["system"].value, env, prologue)
+        if "script" in values:
+            problems += _unknown_variables(values["script"], values["system"].value)
+        yield name, Profile(name, **{_ATTRIBUTES.get(key, key): _plain(values[key]) for key in values if key not in _OWN})
+
+
+def _unknown_variables(script: Value, system: str) -> Iterator[str]:
+    """The variables of a profile's script that its batch system has not, each as a problem with its line."""
+    from fsqdo.batch import JobSpec, get_system
+
+    spec = JobSpec(name="job", queue_dir="/q", command=("worker",), output_path="/q/log", directory="/q", template=script.value)
+    try:
+        get_system(system).script(spec)
+    except ConfigError as error:
+        path, _, first = script.text_at.rpartition(":")
+        for problem in error.problems:
+            line, _, what = problem.removeprefix("line ").partition(": ")
+            yield f"{path}:{int(first) + int(line)}: in script: {what}"
+    except (BatchError, InputError):
+        return  # what this job has not that others have is no matter of the script
+
+
+def shown_profile(profile: Profile) -> Iterator[tuple[str, Any]]:
+    """What a profile says, by the keys that it has in the files."""
+    for key in PROFILE_KEYS:
+        if key in _OWN:
+            continue
+        value = getattr(profile, _ATTRIBUTES.get(key, key))
+        if key == "max_walltime" and value is not None:
+            value = format_walltime(value)
+        elif key == "env":
+            value = "keep" if value else "clean"
+        yield key, dict(value) if key == "variables" else value
+
+
+def _plain(value: Any) -> Any:
+    return {key: inner.value for key, inner in value.items()} if isinstance(value, dict) else value.value
 
 
 def _origins(prefix: str, tree: Mapping[str, Any]) -> dict[str, str]:
@@ -423,25 +260,21 @@ def _origins(prefix: str, tree: Mapping[str, Any]) -> dict[str, str]:
     for key, value in tree.items():
         if isinstance(value, dict):
             found |= _origins(f"{prefix}.{key}", value)
-        elif key != _PLACE:
+        elif key != PLACE:
             found[f"{prefix}.{key}"] = value.where
     return found
 
 
-def _directory(given: _Value | None, problems: list[str]) -> _Value:
+def _directory(given: Value | None, problems: list[str]) -> Value:
     """Where the queues are; the value in the file is only looked at when the environment says nothing."""
     from_environment = dir_of_environment()
     if from_environment:
-        return _Value(from_environment, "FSQDO_DIR")
-    value = given or _Value(DEFAULT_DIR, _BUILT_IN)
+        return Value(from_environment, "FSQDO_DIR")
+    value = given or Value(DEFAULT_DIR, _BUILT_IN)
     path = os.path.expanduser(os.path.expandvars(value.value))
     unset = _VARIABLE.search(path)
     if unset:
         problems.append(f"{value.where}: dir is {value.value!r}, but {unset[0]} is not set in the environment")
     elif not os.path.isabs(path):
         problems.append(f"{value.where}: dir is {value.value!r}, but must be an absolute path (or set FSQDO_DIR)")
-    return _Value(os.path.normpath(path), value.where)
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words)
+    return Value(os.path.normpath(path), value.where)

@@ -1,99 +1,35 @@
 """Batch jobs as the queue remembers them: a script and a record each under `jobs/`, and what their batch system says of them.
 
 A job has a number n, unique in its queue: `jobs/<n>.sh` is its exact script, `jobs/<n>.json` its record, `logs/job-<n>.log`
-what it prints. Nothing is changed here; `fsqdo.launch` writes them.
+what it prints. `fsqdo.launch` writes them; here they are read, waited for and cancelled.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
-from fsqdo.batch import JobState, Reply, get_system
-from fsqdo.errors import BatchError
-from fsqdo.names import WORKER_FILE
+from fsqdo.batch import BatchSystem, JobState, Reply, get_system
+from fsqdo.errors import BatchError, InputError
+from fsqdo.jobcache import StateCache
+from fsqdo.jobrecords import Job, QueueLike, job_numbers, log_name, next_number, read_job, record_name, script_name
+from fsqdo.jobwork import Work, work
+from fsqdo.names import new_token
 from fsqdo.store import Store
+from fsqdo.task import utc_now
 
 ANSWER_S = 60.0
-_RECORD = re.compile(r"([1-9][0-9]{0,17})\.json\Z")
-_NUMBER = re.compile(r"([1-9][0-9]{0,17})\.")
-_JOURNAL_HEAD_BYTES = 4096
+_LIKED_S = 1.0  # a system that may be asked more often than this is asked each time
 
 _log = logging.getLogger(__name__)
 
 
 class UnclearError(BatchError):
     """A batch system did not answer, or nobody can read its answer: it may have done what it was asked."""
-
-
-class QueueLike(Protocol):
-    """The part of a queue that launching needs."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def directory(self) -> str:
-        """Absolute path of its tree."""
-
-    @property
-    def store(self) -> Store:
-        """Its tree."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A batch job of a queue.
-
-    Attributes
-    ----------
-    number
-        Unique in the queue.
-    batch_id
-        Its id in the batch system; None when it has none (not submitted, or nobody could record it).
-    state
-        As the batch system says it; false as soon as the job goes on.
-    submitted_at
-        ISO 8601 UTC; None when it was not.
-    slots
-        Tasks that it runs at once.
-    command
-        The command that submits it.
-    workers
-        Names of the workers that ran or run in it, as far as the tree still tells.
-    script_path, log_path
-        Absolute paths of its script and of what it prints.
-    error
-        Why it was not submitted, or why its record cannot be read.
-    script
-        The text of the script; only in what `launch` returns.
-    """
-
-    number: int
-    system: str
-    profile: str
-    batch_id: str | None
-    state: JobState
-    submitted_at: str | None
-    slots: int
-    command: tuple[str, ...]
-    script_path: str
-    log_path: str
-    workers: tuple[str, ...] = ()
-    error: str | None = None
-    script: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON has them, without the script."""
-        shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "script"}
-        return {**shown, "state": str(self.state), "command": list(self.command), "workers": list(self.workers)}
 
 
 def run(command: Sequence[str], timeout_s: float = ANSWER_S) -> Reply:
@@ -123,46 +59,144 @@ def run(command: Sequence[str], timeout_s: float = ANSWER_S) -> Reply:
     return Reply(done.returncode, done.stdout, done.stderr)
 
 
-def script_name(number: int) -> str:
-    """Path of a job's script, relative to the queue."""
-    return f"jobs/{number}.sh"
-
-
-def record_name(number: int) -> str:
-    """Path of a job's record, relative to the queue."""
-    return f"jobs/{number}.json"
-
-
-def log_name(number: int) -> str:
-    """Path of what a job prints, relative to the queue."""
-    return f"logs/job-{number}.log"
-
-
-def next_number(store: Store) -> int:
-    """A number above all that were taken (false as soon as somebody launches)."""
-    taken = (int(match[1]) for name in store.ls("jobs") or () if (match := _NUMBER.match(name)))
-    return max(taken, default=0) + 1
-
-
 def jobs(queue: QueueLike) -> list[Job]:
-    """The batch jobs launched for a queue, in the order of their numbers, with their states.
+    """The batch jobs launched for a queue, in the order of their numbers, with their states and what they did.
 
-    Each batch system is asked once, for all its jobs. A query that fails, or knows nothing of a job, gives UNKNOWN. Nothing
-    is changed.
+    Each batch system is asked once, for all its jobs, and no more often than it likes: within half a minute the answer is
+    that of the last command that asked. A query that fails, or knows nothing of a job, gives UNKNOWN.
 
     Raises
     ------
     StorageError
         When the queue cannot be read.
     """
-    found = [_read(queue.store, number) for number in _numbers(queue.store)]
-    workers = _workers(queue.store) if found else {}
-    states = _states(found)
-    return [
-        replace(job, state=states.get(job.number, job.state), workers=tuple(workers.get(str(job.number), ()))) for job in found
-    ]
+    found = [read_job(queue.store, number) for number in job_numbers(queue.store)]
+    done = work(queue.store) if found else {}
+    states = _states(queue.store, found)
+    return [_with_work(replace(job, state=states.get(job.number, job.state)), done.get(str(job.number))) for job in found]
 
 
+def _with_work(job: Job, done: Work | None) -> Job:
+    if done is None:
+        return job
+    return replace(job, workers=tuple(done.workers), succeeded=done.succeeded, failed=done.failed, running=done.running)
+
+
+def ended_jobs(store: Store) -> frozenset[str]:
+    """Numbers of the jobs of which the batch system says that they have ended; those it does not know are not among them."""
+    found = [job for job in (read_job(store, number) for number in job_numbers(store)) if job.batch_id is not None]
+    states = _states(store, found)
+    return frozenset(str(job.number) for job in found if states.get(job.number) is JobState.ENDED)
+
+
+def batch_id_of(store: Store, given: str, system: str) -> str:
+    """The id in the batch system of a job that is named by its number in this queue; what is no such number is an id itself.
+
+    Raises
+    ------
+    InputError
+        When the job has no id, or is one of another batch system.
+    """
+    if not given.isdigit() or int(given) not in job_numbers(store):
+        return given
+    job = read_job(store, int(given))
+    if job.batch_id is None:
+        raise InputError(f"job {given} has no id in its batch system: {job.error or 'it was not submitted'}")
+    if job.system != system:
+        raise InputError(f"job {given} is one of {job.system}, and no job of {system} can wait for it")
+    return job.batch_id
+
+
+def note_submitted(store: Store, started: Iterable[Job]) -> None:
+    """Have `jobs` know of new jobs before it may ask again."""
+    by_system: dict[str, list[str]] = {}
+    for job in started:
+        if job.batch_id is not None:
+            by_system.setdefault(job.system, []).append(job.batch_id)
+    for name, ids in by_system.items():
+        keep_s = get_system(name).poll_s[0]
+        if keep_s >= _LIKED_S:
+            StateCache(store, name, keep_s).submitted(ids)
+
+
+# ---------------------------------------------------------------- cancelling
+def cancel_jobs(
+    queue: QueueLike, numbers: Iterable[int] | None = None, queued_only: bool = False, dry_run: bool = False
+) -> list[Job]:
+    """Cancel batch jobs of a queue. What their workers run goes back to pending, as at any other end of a job.
+
+    Parameters
+    ----------
+    numbers
+        Only these; None: all that have not ended.
+    queued_only
+        Only those that wait in the batch system, which is asked now.
+    dry_run
+        Only say which.
+
+    Returns
+    -------
+    list
+        The jobs that were cancelled (or would be), in the order of their numbers.
+
+    Raises
+    ------
+    InputError
+        For a number that no job has. Nothing was cancelled.
+    BatchError
+        When a batch system refuses. Those of other systems may have been cancelled.
+    """
+    there = job_numbers(queue.store)
+    wanted = there if numbers is None else sorted(set(numbers))
+    unknown = sorted(set(wanted) - set(there))
+    if unknown:
+        raise InputError(f"queue {queue.name} has no job {unknown[0]}", f"`fsqdo jobs {queue.name}` lists them")
+    found = [read_job(queue.store, number) for number in wanted]
+    return _cancel(queue.store, [job for job in found if job.batch_id is not None], queued_only, dry_run, ask_now=True)
+
+
+def cancel_queued(store: Store) -> list[Job]:
+    """Cancel the jobs that still wait in the batch system and were launched to be cancelled when the queue is drained."""
+    found = (read_job(store, number) for number in job_numbers(store))
+    left = [job for job in found if job.cancel_when_drained and job.batch_id is not None and job.cancelled_at is None]
+    return _cancel(store, left, queued_only=True, dry_run=False, ask_now=False)
+
+
+def _cancel(store: Store, found: list[Job], queued_only: bool, dry_run: bool, ask_now: bool) -> list[Job]:
+    states = _states(store, found, ask_now)
+    found = [replace(job, state=states.get(job.number, job.state)) for job in found]
+    wrong = (JobState.ENDED, JobState.RUNNING, JobState.UNKNOWN) if queued_only else (JobState.ENDED,)
+    chosen = [job for job in found if job.state not in wrong]
+    if dry_run:
+        return chosen
+    by_system: dict[str, list[Job]] = {}
+    for job in chosen:
+        by_system.setdefault(job.system, []).append(job)
+    for name, asked in by_system.items():
+        reply = run(get_system(name).cancel_command([job.batch_id for job in asked if job.batch_id is not None]))
+        listed = ", ".join(str(job.number) for job in asked)
+        if reply.returncode != 0:
+            said = (reply.stderr.strip() + "\n" + reply.stdout.strip()).strip() or "no output"
+            raise BatchError(
+                f"{name} did not cancel all of jobs {listed}: exit code {reply.returncode}: {said}", "ask `fsqdo jobs` again"
+            )
+        _log.info("cancel-jobs jobs=%s system=%s", listed, name)
+        for job in asked:
+            _note_cancelled(store, job)
+    return chosen
+
+
+def _note_cancelled(store: Store, job: Job) -> None:
+    """Keep that in the record, so that no other worker does it again; launch has long written its last word there."""
+    try:
+        raw = json.loads(store.read(record_name(job.number)) or b"")
+        content = (json.dumps({**raw, "cancelled_at": utc_now()}, indent=1) + "\n").encode()
+    except (ValueError, TypeError):
+        return
+    store.replace(record_name(job.number), content, f"job.{new_token()}")
+
+
+# ---------------------------------------------------------------- waiting
 def wait_for(queue: QueueLike, jobs: Iterable[Job], timeout_s: float | None = None) -> list[Job]:
     """Wait until jobs have ended.
 
@@ -182,7 +216,7 @@ def wait_for(queue: QueueLike, jobs: Iterable[Job], timeout_s: float | None = No
     end = float("inf") if timeout_s is None else time.monotonic() + timeout_s
     pause_s = 0.0
     while True:
-        states = _states(job for job in watched if job.state is not JobState.ENDED)
+        states = _states(queue.store, (job for job in watched if job.state is not JobState.ENDED))
         watched = [replace(job, state=states.get(job.number, job.state)) for job in watched]
         waiting = [job for job in watched if job.batch_id is not None and job.state is not JobState.ENDED]
         left_s = end - time.monotonic()
@@ -193,80 +227,60 @@ def wait_for(queue: QueueLike, jobs: Iterable[Job], timeout_s: float | None = No
         time.sleep(min(pause_s, left_s))
 
 
-def _numbers(store: Store) -> list[int]:
-    return sorted(int(match[1]) for name in store.ls("jobs") or () if (match := _RECORD.match(name)))
-
-
-def _read(store: Store, number: int) -> Job:
-    """The job of a record; one whose record is no record is UNKNOWN and says so."""
-    path = store.path(record_name(number))
-    text = store.read(record_name(number))
-    try:
-        raw = json.loads(text or b"")
-        return Job(
-            number=number,
-            system=_text(raw["system"]),
-            profile=_text(raw["profile"]),
-            batch_id=None if raw["batch_id"] is None else _text(raw["batch_id"]),
-            state=JobState.ENDED if raw.get("state") == "refused" else JobState.UNKNOWN,
-            submitted_at=None if raw["submitted_at"] is None else _text(raw["submitted_at"]),
-            slots=int(raw["slots"]),
-            command=tuple(_text(word) for word in raw["command"]),
-            script_path=store.path(script_name(number)),
-            log_path=store.path(log_name(number)),
-            error=None if raw.get("error") is None else _text(raw["error"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        error = f"{path} is not the record of a job"
-    return Job(
-        number, "", "", None, JobState.UNKNOWN, None, 0, (), store.path(script_name(number)), store.path(log_name(number)),
-        error=error,
-    )  # fmt: skip
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
-    return value
-
-
-def _states(jobs: Iterable[Job]) -> dict[int, JobState]:
-    """The states, by number, of those jobs that a batch system has."""
+# ---------------------------------------------------------------- states
+def _states(store: Store, jobs: Iterable[Job], ask_now: bool = False) -> dict[int, JobState]:
+    """The states, by number, of those jobs that a batch system has; `ask_now`: whatever it said a moment ago."""
     by_system: dict[str, list[Job]] = {}
     for job in jobs:
         if job.batch_id is not None:
             by_system.setdefault(job.system, []).append(job)
     states: dict[int, JobState] = {}
     for name, asked in by_system.items():
-        ids = [job.batch_id for job in asked if job.batch_id is not None]
-        try:
-            system = get_system(name)
-            found = system.states(ids, run(system.status_command(ids)))
-        except BatchError as error:
-            # Not knowing is never "ended": a worker would be declared dead, or a job launched twice.
-            _log.warning("the states of the jobs in %s are unknown: %s", name, error)
-            found = {}
+        found = _known(store, name, [job.batch_id for job in asked if job.batch_id is not None], ask_now)
         states |= {job.number: found.get(job.batch_id or "", JobState.UNKNOWN) for job in asked}
     return states
 
 
-def _workers(store: Store) -> dict[str, list[str]]:
-    """Names of the workers by job number: as their `worker.json` says, or the first line of their journal."""
-    found: dict[str, list[str]] = {}
-    for holder in store.holders():
-        _note_worker(found, holder.rpartition("/")[2], store.read(f"{holder}/{WORKER_FILE}") or b"")
-    for name in store.names("outcomes"):
-        worker = name.removesuffix(".jsonl")
-        if worker != name:
-            head = store.read_slice(f"outcomes/{name}", 0, _JOURNAL_HEAD_BYTES)
-            _note_worker(found, worker, head.partition(b"\n")[0])
-    return found
-
-
-def _note_worker(found: dict[str, list[str]], worker: str, text: bytes) -> None:
+def _known(store: Store, name: str, ids: list[str], ask_now: bool) -> dict[str, JobState]:
+    """What a system says of jobs, or said within the time it likes to be left alone."""
     try:
-        job = json.loads(text).get("job")
-    except (ValueError, AttributeError, RecursionError):
-        return
-    if job is not None and worker not in found.setdefault(str(job), []):
-        found[str(job)].append(worker)
+        system = get_system(name)
+    except BatchError as error:
+        _log.warning("the states of the jobs in %s are unknown: %s", name, error)
+        return {}
+    keep_s = system.poll_s[0]
+    if keep_s < _LIKED_S:
+        return _ask(system, ids)
+    cache = StateCache(store, name, keep_s)
+    open_ids = [batch_id for batch_id in ids if cache.state(batch_id) is not JobState.ENDED]
+    if open_ids and (ask_now or not cache.fresh):
+        cache.answered(_ask(system, open_ids))
+    return {batch_id: cache.state(batch_id) for batch_id in ids}
+
+
+def _ask(system: BatchSystem, ids: list[str]) -> dict[str, JobState]:
+    try:
+        return system.states(ids, run(system.status_command(ids)))
+    except BatchError as error:
+        # Not knowing is never "ended": a worker would be declared dead, or a job launched twice.
+        _log.warning("the states of the jobs in %s are unknown: %s", system.name, error)
+        return {}
+
+
+__all__ = [
+    "Job",
+    "QueueLike",
+    "UnclearError",
+    "batch_id_of",
+    "cancel_jobs",
+    "cancel_queued",
+    "ended_jobs",
+    "jobs",
+    "log_name",
+    "next_number",
+    "note_submitted",
+    "record_name",
+    "run",
+    "script_name",
+    "wait_for",
+]

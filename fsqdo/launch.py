@@ -14,33 +14,50 @@ import logging
 import os
 import shlex
 import socket
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fsqdo.batch import BatchSystem, JobSpec, JobState, get_system
-from fsqdo.config import Config, Profile, did_you_mean, load_config
+from fsqdo.config import Config, Profile, load_config
+from fsqdo.configfile import did_you_mean, parse_memory_mb
 from fsqdo.errors import BatchError, InputError, StorageError
 from fsqdo.jobs import (
     Job,
     QueueLike,
     UnclearError,
+    batch_id_of,
     log_name,
     next_number,
+    note_submitted,
     record_name,
     run,
     script_name,
     wait_for,
 )
 from fsqdo.names import new_token
+from fsqdo.plan import Plan, Request, Shape, plan
 from fsqdo.task import utc_now
-from fsqdo.walltime import format_walltime, parse_walltime
+from fsqdo.walltime import format_walltime
+from fsqdo.workerwords import fsqdo_command, limit, read_walltime, shape_options, split_words, worker_options
 
-MOST_JOBS = 10_000
-# Options of launch that are a batch system's business. These three also ask for packing.
+# Options of launch that are a batch system's business. The first three also ask for packing.
 _PACKING = ("cores_per_worker", "workers_per_node", "nodes")
-_BATCH_OPTIONS = (*_PACKING, "batchqueue", "batchopts", "keep_env", "gpus_per_worker")
+_BATCH_OPTIONS = (
+    *_PACKING,
+    "batchqueue",
+    "batchopts",
+    "keep_env",
+    "gpus_per_worker",
+    "mem_per_worker",
+    "nodes_per_worker",
+    "array",
+    "after",
+)
+_WORKER_OPTIONS = ("script", "func", "timeout", "stagger", "max_fails", "health_check", "chain")
+# These mean something wherever the other one does.
+_LIKE = {"nodes_per_worker": "nodes", "mem_per_worker": "cores_per_worker"}
+_UNSET: tuple[Any, ...] = (None, False, "", (), [])
 
 _log = logging.getLogger(__name__)
 
@@ -68,50 +85,54 @@ class Launched(list[Job]):
 # ---------------------------------------------------------------- launch
 def launch(
     queue: QueueLike,
-    n: int,
+    n: int | None = None,
     *,
     profile: str | None = None,
     pack: bool = False,
     jobs: int | None = None,
     slots: int | str | None = None,
-    script: str | None = None,
-    func: str | None = None,
-    timeout: float | None = None,
     runtime_s: float | None = None,
     walltime: str | int | None = None,
+    mpirun: str | Sequence[str] | None = None,
+    cancel_when_drained: bool = False,
     wait: bool = False,
     dry_run: bool = False,
     config: Config | None = None,
     worker_command: Sequence[str] | None = None,
-    **batch_options: Any,
+    **options: Any,
 ) -> Launched:
     """Start batch jobs with workers that run n tasks at once.
 
     Parameters
     ----------
+    n
+        Tasks at once; None with `nodes`: as many as these have cores.
     profile
         A profile of the configuration; None is its default one.
     pack
-        One job with one worker of n slots, in place of n jobs with a worker of one slot each.
+        One job sized for n, in place of n jobs with a worker of one slot each: one worker with many slots on each node.
     jobs
         So many packed jobs, of n slots each.
     slots
-        Slots of each worker that is not packed, so that there are fewer of them; "auto": the cores this process may use.
-    script, func
-        As for `do`.
-    timeout
-        Seconds without a task after which a worker ends.
+        Slots of each worker; "auto": the cores of a node of the profile, or on this machine those this process may use.
     runtime_s, walltime
-        When a worker ends in any case: in seconds, and as `parse_walltime` reads it. The shorter one counts.
+        When a worker ends in any case: in seconds, and as `parse_walltime` reads it. The shorter one counts. The walltime is
+        also the limit of the batch job.
+    mpirun
+        Words that start tasks of several processes, and workers in a job of several; None: those of the profile.
+    cancel_when_drained
+        Whether these jobs may be cancelled, while they wait in the batch system, by a worker that finds the queue drained.
     wait
         Return only when all jobs have ended.
     dry_run
         Start and write nothing; the jobs returned have the numbers, scripts and commands they would have now.
     config, worker_command
         In place of the configuration files, and of `fsqdo do` with its options.
-    batch_options
-        cores_per_worker, workers_per_node, nodes (these also mean pack), batchqueue, batchopts, keep_env, gpus_per_worker. The
-        profile local has no use for them, which stands in `notes`.
+    options
+        For the workers, as for `do`: script, func, timeout, stagger, max_fails, health_check, chain.
+        For the batch system: cores_per_worker, workers_per_node, nodes (these also mean pack), gpus_per_worker, mem_per_worker
+        (each for one of the n), nodes_per_worker, batchqueue, batchopts (text, or a list of texts), keep_env, array, after (a
+        job's number in this queue, or its id in the batch system). Those for which the system has no use stand in `notes`.
 
     Returns
     -------
@@ -121,7 +142,7 @@ def launch(
     Raises
     ------
     InputError
-        For a value that cannot be meant. Nothing was started.
+        For a value that cannot be meant, or that does not fit the profile's limits. Nothing was started.
     ConfigError
         When the configuration is wrong. Nothing was started.
     BatchError
@@ -135,131 +156,120 @@ def launch(
     `jobs/<n>.json` again with the id. A kill before the submission leaves a record without an id, whose job never runs; one
     between the submission and the last step leaves such a record of a job that runs: its workers name it.
     """
-    packing = _check_options(batch_options)
+    packing = _check_options(options)
     chosen = (config or load_config()).profile(profile)
     system = get_system(chosen.system)
-    sizes = plan_slots(n, slots=slots, pack=pack or packing or jobs is not None, jobs=1 if jobs is None else jobs)
-    limit_s = _limit(runtime_s, walltime)
-    notes = _notes(chosen, system, batch_options, walltime)
-    worker = _worker_options(script, func, timeout, limit_s)
-    launcher = _Launcher(queue, chosen, system, tuple(worker_command or ()), worker, limit_s, _current_directory())
-    if dry_run:
-        first = next_number(queue.store)
-        started = [launcher.prepare(first + at, size) for at, size in enumerate(sizes)]
-    else:
-        started = launcher.start(sizes)
+    used = {name: value for name, value in options.items() if value not in _UNSET and _has_effect(name, system)}
+    walltime_s = read_walltime(walltime)
+    mpi = chosen.mpirun if mpirun is None else split_words("mpirun", mpirun)
+    limit_s = limit(runtime_s, walltime_s)
+    request = _request(n, slots, jobs, pack or packing or jobs is not None, walltime_s, used, chosen, system)
+    planned = plan(request, chosen)
+    after = used.get("after")
+    launcher = _Launcher(
+        queue=queue,
+        profile=chosen,
+        system=system,
+        plan=planned,
+        worker_command=tuple(worker_command or ()),
+        worker_options=worker_options(options, mpi, limit_s),
+        mpirun=mpi,
+        directory=_current_directory(),
+        batch_queue=used.get("batchqueue", chosen.queue),
+        batch_options=split_words("batchopts", used.get("batchopts")),
+        keep_env=chosen.keep_env or bool(used.get("keep_env")),
+        after=None if after is None else batch_id_of(queue.store, str(after), chosen.system),
+        cancel_when_drained=cancel_when_drained,
+    )
+    started = launcher.foresee() if dry_run else launcher.start()
     if wait and not dry_run:
         started = wait_for(queue, started)
-    return Launched(started, _plan_text(sizes, chosen), notes, dry_run)
+    told = f"{planned}; profile {chosen.name} ({chosen.system})"
+    return Launched(started, told, _notes(chosen, system, options, walltime_s), dry_run)
 
 
-def plan_slots(n: int, *, slots: int | str | None = None, pack: bool = False, jobs: int = 1) -> list[int]:
-    """The slots of the one worker of each job, for n tasks at once.
+def _request(
+    n: int | None,
+    slots: int | str | None,
+    jobs: int | None,
+    packed: bool,
+    walltime_s: int | None,
+    used: Mapping[str, Any],
+    profile: Profile,
+    system: BatchSystem,
+) -> Request:
+    cores = used.get("cores_per_worker")
+    return Request(
+        n=n,
+        packed=packed,
+        jobs=1 if jobs is None else jobs,
+        slots=_slots(slots, packed, cores or 1, profile, system),
+        nodes=used.get("nodes"),
+        workers_per_node=used.get("workers_per_node"),
+        nodes_per_worker=used.get("nodes_per_worker"),
+        cores=cores,
+        gpus=used.get("gpus_per_worker"),
+        mem_mb=_memory(used.get("mem_per_worker")),
+        walltime_s=walltime_s,
+        array=bool(used.get("array")),
+        one_node="nodes" not in system.options,
+        says_cores="cores_per_worker" in system.options,
+    )
 
-    Raises
-    ------
-    InputError
-        For numbers that cannot be meant.
-    """
-    each = len(os.sched_getaffinity(0)) if slots == "auto" else 1 if slots is None else slots
-    for name, value in (("the number of workers", n), ("slots", each), ("jobs", jobs)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}, but must be an integer of at least 1")
-    count = int(each)
-    total = jobs if pack else -(-n // count)
-    if total > MOST_JOBS:
+
+def _slots(slots: int | str | None, packed: bool, cores: int, profile: Profile, system: BatchSystem) -> int | None:
+    """The slots of a worker; None: one, or in a packed job those that fit."""
+    if isinstance(slots, int) or slots is None:
+        return slots
+    if slots != "auto":
+        raise InputError(f"slots is {slots!r}, but must be an integer of at least 1, or auto")
+    if system.name == "local":
+        return len(os.sched_getaffinity(0))
+    if packed:
+        return None
+    if profile.cores_per_node is None:
         raise InputError(
-            f"{total} jobs in one launch are more than {MOST_JOBS}", "pack them (--pack), or give workers more slots (-j)"
+            f"the profile {profile.name!r} does not say how many cores a node has, which are the slots that are meant by auto",
+            "give a number, or cores_per_node in the profile",
         )
-    if pack:
-        return [n] * jobs
-    return [count] * (n // count) + ([n % count] if n % count else [])
+    return max(1, profile.cores_per_node // cores)
 
 
-def _plan_text(sizes: list[int], profile: Profile) -> str:
-    jobs = "1 job" if len(sizes) == 1 else f"{len(sizes)} jobs"
-    slots = "1 slot" if sizes[0] == 1 else f"{sizes[0]} slots"
-    if sizes[-1] != sizes[0]:
-        slots += f" (the last one {sizes[-1]})"
-    if len(sizes) > 1:
-        slots += " each"
-    total = sum(sizes)
-    at_once = "1 task at a time" if total == 1 else f"{total} tasks at once"
-    return f"{jobs} with one worker of {slots}, profile {profile.name} ({profile.system}): {at_once}"
+def _memory(given: str | int | None) -> int | None:
+    amount = None if given is None else parse_memory_mb(given)
+    if given is not None and amount is None:
+        raise InputError(f"mem_per_worker is {given!r}, but must be memory: 4000 (MiB), 4G")
+    return amount
 
 
 def _check_options(given: Mapping[str, Any]) -> bool:
     """Refuse options that there are not; tells whether those given ask for packing."""
+    valid = (*_BATCH_OPTIONS, *_WORKER_OPTIONS)
     for name in given:
-        if name not in _BATCH_OPTIONS:
+        if name not in valid:
             raise InputError(
                 f"launch has no option {name!r}",
-                f"the options for a batch system are {', '.join(_BATCH_OPTIONS)}{did_you_mean(name, _BATCH_OPTIONS)}",
+                f"the options for workers and batch systems are {', '.join(valid)}{did_you_mean(name, valid)}",
             )
     return any(given.get(name) for name in _PACKING)
 
 
-def _notes(profile: Profile, system: BatchSystem, options: Mapping[str, Any], walltime: str | int | None) -> list[str]:
+def _has_effect(name: str, system: BatchSystem) -> bool:
+    """Whether an option means something to the system, or to the workers wherever they run."""
+    return name in _WORKER_OPTIONS or _LIKE.get(name, name) in system.options
+
+
+def _notes(profile: Profile, system: BatchSystem, options: Mapping[str, Any], walltime_s: int | None) -> list[str]:
     where = f"on profile {profile.name} (system {system.name})"
     notes = [
         f"--{name.replace('_', '-')} has no effect {where}"
         for name in _BATCH_OPTIONS
-        if options.get(name) not in (None, False, "", (), []) and name not in system.options
+        if options.get(name) not in _UNSET and not _has_effect(name, system)
     ]
-    if walltime is not None and "walltime" not in system.options:
-        limit = format_walltime(parse_walltime(walltime))
-        notes.append(f"--walltime {where} is kept by the workers themselves: they end after {limit}, by --runtime")
+    if walltime_s is not None and "walltime" not in system.options:
+        after = format_walltime(walltime_s)
+        notes.append(f"--walltime {where} is kept by the workers themselves: they end after {after}, by --runtime")
     return notes
-
-
-def _limit(runtime_s: float | None, walltime: str | int | None) -> float | None:
-    """When a worker ends in any case, in seconds."""
-    limits = [float(parse_walltime(walltime))] if walltime is not None else []
-    if runtime_s is not None:
-        limits.append(_seconds("runtime", runtime_s))
-    return min(limits, default=None)
-
-
-def _seconds(name: str, value: object, lowest: float = 1e-3) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value < 1e12:
-        raise InputError(f"{name} is {value!r}, but must be a positive number of seconds")
-    return float(value)
-
-
-def _worker_options(script: str | None, func: str | None, timeout: float | None, limit_s: float | None) -> list[str]:
-    """The options of `do`; each in one word with its value, which may begin with a dash."""
-    words = []
-    for name, value in (("script", script), ("func", func)):
-        if value is None:
-            continue
-        if not isinstance(value, str) or not value.strip() or "\0" in value:
-            hint = "a function is named as package.module:function" if name == "func" else ""
-            raise InputError(f"{name} is {value!r}, but must be text", hint)
-        words.append(f"--{name}={value}")
-    if timeout is not None:
-        words.append(f"--timeout={_plain(_seconds('timeout', timeout, 0))}")
-    if limit_s is not None:
-        words.append(f"--runtime={_plain(limit_s)}")
-    return words
-
-
-def _plain(seconds: float) -> str:
-    """Seconds to the millisecond, without an exponent."""
-    return f"{seconds:.3f}".rstrip("0").rstrip(".")
-
-
-def fsqdo_command() -> tuple[str, ...]:
-    """The words that run this very fsqdo, installed or not.
-
-    Notes
-    -----
-    The package's directory and not `-m fsqdo`, with which Python would look for every module in the current directory
-    first: a `random.py` among somebody's scripts would end the worker.
-    """
-    package = os.path.dirname(os.path.abspath(__file__))
-    if os.path.isfile(f"{package}/__main__.py"):
-        return (sys.executable, package)
-    return (sys.executable, "-m", "fsqdo")
 
 
 @dataclass(frozen=True)
@@ -269,29 +279,50 @@ class _Launcher:
     queue: QueueLike
     profile: Profile
     system: BatchSystem
+    plan: Plan
     worker_command: tuple[str, ...]
     worker_options: list[str]
-    limit_s: float | None
+    mpirun: tuple[str, ...] | None
     directory: str
+    batch_queue: str | None
+    batch_options: tuple[str, ...]
+    keep_env: bool
+    after: str | None
+    cancel_when_drained: bool
 
-    def start(self, sizes: list[int]) -> list[Job]:
-        """Start a job of each size."""
+    def submissions(self) -> list[tuple[Shape, int | None]]:
+        """The shape of each submission, and the number of elements where it is an array."""
+        found: list[tuple[Shape, int | None]] = []
+        for shape in self.plan.shapes:
+            as_array = self.plan.array and shape.count > 1
+            found += [(shape, shape.count)] if as_array else [(shape, None)] * shape.count
+        return found
+
+    def foresee(self) -> list[Job]:
+        """The jobs as they would be."""
+        first = next_number(self.queue.store)
+        return [self.prepare(first + at, shape, array) for at, (shape, array) in enumerate(self.submissions())]
+
+    def start(self) -> list[Job]:
+        """Start them all."""
         started: list[Job] = []
         number = next_number(self.queue.store)
-        self.prepare(number, sizes[0])  # what no script can hold is refused here, before anything is written
-        for size in sizes:
+        wanted = self.submissions()
+        self.prepare(number, *wanted[0])  # what no script can hold is refused here, before anything is written
+        for shape, array in wanted:
             while not self.queue.store.claim_name(script_name(number)):
                 number += 1
             try:
-                started.append(self._submit(self.prepare(number, size)))
+                started.append(self._submit(self.prepare(number, shape, array)))
             except BatchError as error:
-                before = f"{len(started)} of {len(sizes)} jobs were submitted before it; " if started else ""
+                before = f"{len(started)} of {len(wanted)} jobs were submitted before it; " if started else ""
                 raise type(error)(f"job {number} {error.message}", before + error.hint) from None
+        note_submitted(self.queue.store, started)
         return started
 
-    def prepare(self, number: int, slots: int) -> Job:
+    def prepare(self, number: int, shape: Shape, array: int | None) -> Job:
         """The job as it is before its submission; nothing is written."""
-        spec = self._spec(number, slots)
+        spec = self._spec(number, shape, array)
         script_path = self.queue.store.path(script_name(number))
         script = self.system.script(spec)
         try:
@@ -307,27 +338,55 @@ class _Launcher:
             batch_id=None,
             state=JobState.UNKNOWN,
             submitted_at=None,
-            slots=slots,
+            slots=shape.slots,
             command=tuple(self.system.submit_command(spec, script_path)),
             script_path=script_path,
             log_path=spec.output_path,
             script=script,
+            nodes=shape.nodes,
+            workers_per_node=shape.workers_per_node,
+            nodes_per_worker=shape.nodes_per_worker,
+            cores=shape.cores,
+            walltime_s=self.plan.walltime_s,
+            array=array,
+            after=self.after,
+            cancel_when_drained=self.cancel_when_drained,
         )
 
-    def _spec(self, number: int, slots: int) -> JobSpec:
+    def _spec(self, number: int, shape: Shape, array: int | None) -> JobSpec:
         directory = self.queue.store.directory
         root, _, name = directory.rpartition("/")
-        command = self.worker_command or (*fsqdo_command(), "do", name, "-j", str(slots), *self.worker_options)
+        sized = shape_options(shape, "cores_per_worker" in self.system.options)
+        command = self.worker_command or (*fsqdo_command(), "do", name, *sized, *self.worker_options)
+        profile = self.profile
         return JobSpec(
             name=f"fsqdo-{name}-{number}",
             queue_dir=directory,
             command=command,
             output_path=self.queue.store.path(log_name(number)),
             directory=self.directory,
-            env={**self.profile.env, "FSQDO_DIR": root or "/", "FSQDO_JOB": str(number)},
-            prologue=self.profile.prologue,
-            slots=slots,
-            walltime_s=None if self.limit_s is None else max(1, int(self.limit_s)),
+            env={**profile.env, **_config_of_caller(), "FSQDO_DIR": root or "/", "FSQDO_JOB": str(number)},
+            prologue=profile.prologue,
+            epilogue=profile.epilogue,
+            slots=shape.slots,
+            walltime_s=self.plan.walltime_s,
+            nodes=shape.nodes,
+            workers_per_node=shape.workers_per_node,
+            cores_per_worker=shape.cores,
+            gpus_per_worker=shape.gpus,
+            mem_mb_per_worker=shape.mem_mb,
+            account=profile.account,
+            batch_queue=self.batch_queue,
+            constraint=profile.constraint,
+            directives=profile.directives,
+            batch_options=self.batch_options,
+            wrap=profile.wrap,
+            # One worker, on the first of its nodes: it starts its tasks on the others itself.
+            mpirun=() if shape.nodes_per_worker else self.mpirun,
+            keep_env=self.keep_env,
+            array=array,
+            after=self.after,
+            template=profile.script,
         )
 
     def _submit(self, job: Job) -> Job:
@@ -383,6 +442,14 @@ class _Launcher:
             "profile": job.profile,
             "system": job.system,
             "slots": job.slots,
+            "nodes": job.nodes,
+            "workers_per_node": job.workers_per_node,
+            "nodes_per_worker": job.nodes_per_worker,
+            "cores": job.cores,
+            "walltime_s": job.walltime_s,
+            "array": job.array,
+            "after": job.after,
+            "cancel_when_drained": job.cancel_when_drained,
             "submitted_at": job.submitted_at,
             "host": socket.gethostname(),
             "user": _user(),
@@ -393,6 +460,12 @@ class _Launcher:
         }
         content = (json.dumps(record, indent=1) + "\n").encode()
         self.queue.store.replace(record_name(job.number), content, f"job.{new_token()}")
+
+
+def _config_of_caller() -> dict[str, str]:
+    """The configuration that this process was told to read, for what its workers launch (`--chain`)."""
+    given = os.environ.get("FSQDO_CONFIG")
+    return {"FSQDO_CONFIG": os.path.abspath(os.path.expanduser(given))} if given else {}
 
 
 def _current_directory() -> str:

@@ -1,7 +1,8 @@
 """Who is alive. A worker is dead only when that is proven; everything else is alive or unknown.
 
-Proofs: same host, boot and pid namespace, and its process is gone; its own deadline is past and its heartbeat did not change
-for two minutes; its heartbeat did not change for the lease while this host watched.
+Proofs: same host, boot and pid namespace, and its process is gone; the batch system says that its job has ended; its own
+deadline is past and its heartbeat did not change for two minutes; its heartbeat did not change for the lease while this host
+watched.
 A file's time is never compared with a clock (on Lustre it is the writer's): it is only seen to change or not, on the
 observer's own boot-time clock. What a host saw is kept in `observed/<boot id>.json`, so that one-shot passes add up.
 """
@@ -12,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 from fsqdo.names import WORKER_FILE, new_token
@@ -97,11 +98,16 @@ class Observer:
     ----------
     lease_s
         For how long an unchanged heartbeat must have been watched, in seconds.
+    ended_jobs
+        Tells the numbers of the batch jobs that have ended, for certain. Called once, and only when there is a worker of a
+        job about whom nothing else is known.
     """
 
-    def __init__(self, store: Store, lease_s: float = LEASE_S) -> None:
+    def __init__(self, store: Store, lease_s: float = LEASE_S, ended_jobs: Callable[[], Container[str]] | None = None) -> None:
         self._store = store
         self._lease_s = lease_s
+        self._ended_jobs = ended_jobs
+        self._ended: Container[str] | None = None
         self._boot = boot_id()
         self._path = f"observed/{self._boot}.json"
         self._seen = self._load()
@@ -142,11 +148,18 @@ class Observer:
             verdict = _by_process(said)
             if verdict is not None:
                 return verdict
+        if said.get("job") is not None and self._has_ended(str(said["job"])):
+            return Verdict(False, f"the batch system says that its job {said['job']} has ended")
         deadline = said.get("deadline")
         silent_s = self.unchanged_s(worker)
         if isinstance(deadline, (int, float)) and time.time() > deadline and silent_s >= DEADLINE_GRACE_S:
             return Verdict(False, f"its deadline is past and it has been silent for {silent_s:.0f} s")
         return self._by_lease(worker, f"it runs on {said.get('host')}, out of sight")
+
+    def _has_ended(self, job: str) -> bool:
+        if self._ended is None:
+            self._ended = self._ended_jobs() if self._ended_jobs is not None else ()
+        return job in self._ended
 
     def _by_lease(self, worker: str, why: str) -> Verdict:
         silent_s = self.unchanged_s(worker)

@@ -10,13 +10,15 @@ SITE_FILE = "/etc/fsqdo/config.yaml"
 
 def config_files() -> list[tuple[str, bool]]:
     """The files to read, and whether each must be there; the later ones count for more."""
-    given = os.environ.get("FSQDO_CONFIG")
-    if given:
-        return [(os.path.abspath(os.path.expanduser(given)), True)]
     home = os.environ.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(home):  # the XDG specification: relative ones are to be ignored
         home = os.path.expanduser("~/.config")
-    return [(SITE_FILE, False), (f"{home}/fsqdo/config.yaml", False)]
+    files = [(SITE_FILE, False), (f"{home}/fsqdo/config.yaml", False)]
+    given = os.environ.get("FSQDO_CONFIG")
+    if given:
+        path = os.path.abspath(os.path.expanduser(given))
+        files = [*((other, must) for other, must in files if other != path), (path, True)]
+    return files
 
 
 def dir_of_environment() -> str | None:

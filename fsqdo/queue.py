@@ -358,8 +358,9 @@ class Queue:
     def recover(self, force: bool = False, dry_run: bool = False) -> list[Recovery]:
         """Give back the tasks of workers that are proven dead (with `force`: of all workers); what was proven, and how."""
         from fsqdo import packs, recovery, requirements
+        from fsqdo.liveness import Observer
 
-        done = recovery.recover(self.store, force, dry_run)
+        done = recovery.recover(self.store, force, dry_run, Observer(self.store, ended_jobs=self._ended_jobs))
         if not dry_run:
             requirements.look_again(self.store, packs.roll_forward(self.store))
         return done
@@ -430,6 +431,7 @@ class Queue:
         func: str | Callable[[Any], Any] | None = None,
         *,
         slots: int = 1,
+        cores: int | None = None,
         timeout: float | None = None,
         max_tasks: int | None = None,
         runtime_s: float | None = None,
@@ -444,8 +446,8 @@ class Queue:
         func
             Called with each task as it was added: a callable (in this process, one after the other), or
             `"package.module:function"` (in a forked child per slot). None: tasks are commands.
-        slots
-            Tasks at once.
+        slots, cores
+            Tasks at once, and the cores that they use in all (None: those this process may use).
         timeout
             End after so many seconds without a task, instead of when the queue is drained.
         max_tasks, runtime_s
@@ -464,6 +466,7 @@ class Queue:
         more: dict[str, Any] = {} if report is None else {"report": report}
         options = WorkerOptions(
             slots=slots,
+            cores=cores,
             idle_s=timeout,
             max_tasks=max_tasks,
             runtime_s=runtime_s,
@@ -474,7 +477,7 @@ class Queue:
         )
         return Worker(self.store, options).run()
 
-    def launch(self, n: int, **options: Any) -> Launched:
+    def launch(self, n: int | None = None, **options: Any) -> Launched:
         """Start batch jobs with workers for n tasks at once; options as of `fsqdo.launch.launch`."""
         from fsqdo.launch import launch
 
@@ -483,10 +486,21 @@ class Queue:
         return launch(self, n, **options)
 
     def jobs(self) -> list[Job]:
-        """The batch jobs launched for this queue, with their states."""
+        """The batch jobs launched for this queue, with their states and what they did."""
         from fsqdo.jobs import jobs
 
         return jobs(self)
+
+    def cancel_jobs(self, numbers: Iterable[int] | None = None, queued_only: bool = False, dry_run: bool = False) -> list[Job]:
+        """Cancel batch jobs of this queue: those of these numbers (None: all), or of them those that still wait; which."""
+        from fsqdo.jobs import cancel_jobs
+
+        return cancel_jobs(self, numbers, queued_only, dry_run)
+
+    def _ended_jobs(self) -> frozenset[str]:
+        from fsqdo.jobs import ended_jobs
+
+        return ended_jobs(self.store)
 
 
 __all__ = ["IdSet", "Queue", "connect", "create", "qlist"]

@@ -28,10 +28,11 @@ from fsqdo.batch.local import Local
 from fsqdo.config import Config, Profile
 from fsqdo.errors import BatchError, ConfigError, InputError, StorageError
 from fsqdo.jobs import Job, UnclearError, jobs, run, wait_for
-from fsqdo.launch import Launched, fsqdo_command, launch, plan_slots
+from fsqdo.launch import Launched, launch
 from fsqdo.settings import Settings
 from fsqdo.store import Store, create
 from fsqdo.store.system import System
+from fsqdo.workerwords import fsqdo_command
 
 LOCAL = Config(dir="/nowhere", default_profile="local", profiles={"local": Profile("local", "local")})
 HOSTILE = [
@@ -134,40 +135,38 @@ def _log_when_ended(queue: FakeQueue, job: Job) -> str:
 
 # ---------------------------------------------------------------- the plan
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("n", "options", "expected"),
     [
-        ({"n": 3}, [1, 1, 1]),
-        ({"n": 3, "slots": 1}, [1, 1, 1]),
-        ({"n": 8, "slots": 4}, [4, 4]),
-        ({"n": 9, "slots": 4}, [4, 4, 1]),
-        ({"n": 3, "slots": 4}, [3]),
-        ({"n": 24, "pack": True}, [24]),
-        ({"n": 24, "pack": True, "slots": 2}, [24]),
-        ({"n": 24, "pack": True, "jobs": 2}, [24, 24]),
+        (3, {}, [1, 1, 1]),
+        (3, {"slots": 1}, [1, 1, 1]),
+        (8, {"slots": 4}, [4, 4]),
+        (9, {"slots": 4}, [4, 4, 1]),
+        (3, {"slots": 4}, [3]),
+        (24, {"pack": True}, [24]),
+        (24, {"pack": True, "slots": 2}, [24]),
+        (24, {"pack": True, "jobs": 2}, [24, 24]),
+        (24, {"jobs": 2}, [24, 24]),
+        (3 * len(os.sched_getaffinity(0)), {"slots": "auto"}, [len(os.sched_getaffinity(0))] * 3),
     ],
 )
-def test_n_is_tasks_at_once(options: dict[str, Any], expected: list[int]) -> None:
-    assert plan_slots(**options) == expected
-
-
-def test_auto_slots_are_the_cores_that_may_be_used() -> None:
-    cores = len(os.sched_getaffinity(0))
-    assert plan_slots(3 * cores, slots="auto") == [cores] * 3
+def test_n_is_tasks_at_once(queue: FakeQueue, n: int, options: dict[str, Any], expected: list[int]) -> None:
+    assert [job.slots for job in _launch(queue, n, dry_run=True, **options)] == expected
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"n": 0}, {"n": -1}, {"n": True}, {"n": 1.0}, {"n": "3"}, {"n": 1, "slots": 0}, {"n": 1, "slots": "many"}, {"n": 10**9},
-     {"n": 1, "pack": True, "jobs": 0}],
+    ("n", "options"),
+    [(0, {}), (-1, {}), (True, {}), (1.0, {}), ("3", {}), (1, {"slots": 0}), (1, {"slots": "many"}), (10**9, {}),
+     (1, {"pack": True, "jobs": 0}), (None, {}), (None, {"pack": True})],
 )  # fmt: skip
-def test_numbers_that_cannot_be_meant_are_refused(options: dict[str, Any]) -> None:
+def test_numbers_that_cannot_be_meant_are_refused(queue: FakeQueue, n: Any, options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        plan_slots(**options)
+        _launch(queue, n, **options)
+    assert queue.store.names("jobs") == []
 
 
 def test_the_plan_is_told(queue: FakeQueue) -> None:
     assert _launch(queue, 9, slots=4, dry_run=True).plan == (
-        "3 jobs with one worker of 4 slots (the last one 1) each, profile local (local): 9 tasks at once"
+        "2 jobs with one worker of 4 slots and 1 job with one worker of 1 slot: 9 tasks at once; profile local (local)"
     )
 
 

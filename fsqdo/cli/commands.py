@@ -16,6 +16,7 @@ SECTIONS = {
     "Work": {
         "launch": ("launch", "Start N workers, as batch jobs or on this machine."),
         "jobs": ("launch", "List the batch jobs launched for a queue."),
+        "cancel-jobs": ("launch", "Cancel batch jobs of a queue."),
         "do": ("workers", "Work: run tasks of a queue until there are no more."),
         "workers": ("workers", "List the workers of a queue."),
         "drain": ("workers", "Have workers finish what they run and claim no more."),
@@ -33,6 +34,7 @@ SECTIONS = {
         "pause": ("queues", "Have workers claim no more tasks of a queue."),
         "resume": ("queues", "Let workers claim tasks of a paused queue again."),
         "delete": ("queues", "Delete a queue with all its tasks."),
+        "config": ("config", "Show the configuration, and where each value comes from."),
     },
 }
 COMMANDS = {name: known for section in SECTIONS.values() for name, known in section.items()}

@@ -27,13 +27,14 @@ class LazyGroup(click.Group):
         known = COMMANDS.get(cmd_name)
         if known is None:
             return None
-        command = getattr(import_module(f"fsqdo.cli.{known[0]}"), f"{cmd_name}_command")
+        command = getattr(import_module(f"fsqdo.cli.{known[0]}"), f"{cmd_name.replace('-', '_')}_command")
         if not isinstance(command, click.Command):
             raise TypeError(f"fsqdo.cli.{known[0]}.{cmd_name}_command is no command")
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which one may have been meant."""
+        args = [args[0].replace("_", "-"), *args[1:]]  # as options may be written
         if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             from difflib import get_close_matches
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fsqdo.cli.options import DURATION, SLOTS, command, dry_run_option, is_verbose, json_option, queue_argument, verbose_option
-from fsqdo.cli.output import aligned, counted, json_line, printable, say, write_lines
+from fsqdo.cli.output import aligned, complain, counted, json_line, printable, say, write_lines
+
+if TYPE_CHECKING:
+    from fsqdo.store import Store
 
 
 @command(
@@ -21,6 +24,7 @@ fsqdo do Blat --script "analyze -a {a} -b {b}"
 )
 @queue_argument
 @click.option("-j", "--slots", type=SLOTS, help="Tasks to run at once, or auto: one for each core. Without it 1.")
+@click.option("--cores", type=int, metavar="N", help="Cores that they use in all. Without it those this process may use.")
 @click.option("--timeout", "timeout", type=DURATION, help="Exit after this time without a task: 60, 10m.")
 @click.option("--max-tasks", type=int, metavar="N", help="Exit after N tasks.")
 @click.option("--runtime", "runtime_s", type=DURATION, help="Stop everything and exit after this time: 90, 8h, 1:30:00.")
@@ -38,7 +42,25 @@ def do_command(queue: str, **options: Any) -> None:
     if options["slots"] == "auto":
         options["slots"] = len(os.sched_getaffinity(0))
     asked = {key: value for key, value in options.items() if value is not None}
-    say(str(connect(queue).do(verbose=is_verbose(), **asked)))
+    opened = connect(queue)
+    summary = opened.do(verbose=is_verbose(), **asked)
+    say(str(summary))
+    if "FSQDO_JOB" in os.environ and "drained" in summary.why:
+        _cancel_queued(opened.store)
+
+
+def _cancel_queued(store: Store) -> None:
+    """Cancel the jobs that wait for nothing any more; that this fails is no failure of the worker."""
+    from fsqdo.errors import FsqdoError
+    from fsqdo.jobs import cancel_queued
+
+    try:
+        cancelled = cancel_queued(store)
+    except FsqdoError as error:
+        complain(f"jobs that wait in the batch system were not cancelled: {error}")
+        return
+    if cancelled:
+        say(f"{counted(len(cancelled), 'job')} cancelled that waited in the batch system")
 
 
 @command(
