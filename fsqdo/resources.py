@@ -219,8 +219,10 @@ def parallel_command(command: str, options: Options, share: Share, mpirun: Seque
     """
     ranks = options.ranks or options.nodes or 1
     words = [*mpirun]
+    each = -(-ranks // len(share.hosts))
     if os.path.basename(mpirun[0]) == "srun":
         words += [f"--ntasks={ranks}", f"--nodes={len(share.hosts)}", f"--cpus-per-task={options.cores}"]
+        words.append(f"--ntasks-per-node={each}")  # else that of the job counts
         words += [f"--nodelist={','.join(share.hosts)}", f"--mem={options.mem_mb or 0}", "--kill-on-bad-exit=1"]
         words.append("--overlap" if environ.get("SLURM_STEP_ID") else "--exact")
         if options.gpus:
@@ -228,7 +230,6 @@ def parallel_command(command: str, options: Options, share: Share, mpirun: Seque
     else:
         words += ["-n", str(ranks)]
         if not share.local:
-            each = -(-ranks // len(share.hosts))
             words += ["--host", ",".join(f"{host}:{each}" for host in share.hosts)]
     return "exec " + shlex.join([*words, "/bin/sh", "-c", command])
 

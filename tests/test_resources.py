@@ -152,10 +152,10 @@ def test_the_command_of_a_parallel_task() -> None:
     srun = parallel_command(hostile, options, share, ("srun", "--mpi=pmix"), {})
     words = shlex.split(srun)
     assert words[:9] == [
-        "exec", "srun", "--mpi=pmix", "--ntasks=6", "--nodes=2", "--cpus-per-task=1", "--nodelist=n1,n2", "--mem=500",
-        "--kill-on-bad-exit=1",
+        "exec", "srun", "--mpi=pmix", "--ntasks=6", "--nodes=2", "--cpus-per-task=1", "--ntasks-per-node=3",
+        "--nodelist=n1,n2", "--mem=500",
     ]  # fmt: skip
-    assert words[9:] == ["--exact", "--gpus-per-node=1", "/bin/sh", "-c", hostile]
+    assert words[9:] == ["--kill-on-bad-exit=1", "--exact", "--gpus-per-node=1", "/bin/sh", "-c", hostile]
     assert "--overlap" in parallel_command("x", options, share, ("srun",), {"SLURM_STEP_ID": "0"})
     assert shlex.split(parallel_command(hostile, options, share, ("mpiexec",), {})) == [
         "exec", "mpiexec", "-n", "6", "--host", "n1:3,n2:3", "/bin/sh", "-c", hostile,
