@@ -198,18 +198,19 @@ def test_a_function_is_not_run_by_mpirun(queue: fsqdo.Queue) -> None:
 
 
 @pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec is installed")
-def test_open_mpi(queue: fsqdo.Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_mpi(queue: fsqdo.Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rank writes a file of its own: mpiexec may mix what they print."""
     for variable in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"):
         monkeypatch.setenv(variable, "1")
-    code = "from mpi4py import MPI; c = MPI.COMM_WORLD; print('sum', c.allreduce(c.rank), c.size, flush=True)"
+    code = "from mpi4py import MPI; c = MPI.COMM_WORLD; print(c.allreduce(c.rank), c.size, file=open(f'sum{c.rank}', 'w'))"
     has_mpi4py = subprocess.run([MPI_PYTHON, "-c", "import mpi4py"], check=False, capture_output=True).returncode == 0
-    good = f"{MPI_PYTHON} -c {shlex.quote(code)}" if has_mpi4py else 'echo "sum 1 $OMPI_COMM_WORLD_SIZE"'
-    queue.add(good, ranks=2, env={"PYTHONPATH": ""})
+    good = f"{MPI_PYTHON} -c {shlex.quote(code)}" if has_mpi4py else "echo 1 $OMPI_COMM_WORLD_SIZE > sum$OMPI_COMM_WORLD_RANK"
+    queue.add(good, ranks=2, env={"PYTHONPATH": ""}, cwd=tmp_path)
     queue.add('[ "$OMPI_COMM_WORLD_RANK" = 0 ] && exec sleep 600; exit 3', ranks=2)
     queue.add("sleep 600", ranks=2, time_limit_s=1)
     summary = queue.do(cores=2, report=lambda text: None)
     assert (summary.succeeded, summary.failed) == (1, 2)
-    assert queue.log(1).decode().splitlines() == ["sum 1 2"] * 2
+    assert [(tmp_path / f"sum{rank}").read_text() for rank in (0, 1)] == ["1 2\n"] * 2
     assert queue.task(2).exitcode == 3  # one rank's failure ends all
     assert "time limit" in queue.show(3)["attempts"][-1]["reason"]
 
