@@ -4,6 +4,8 @@ A claim is one rename from `pending/<priority>/<bundle>/` into the worker's own 
 listed once, kept in memory, in the order of ids. After a lost race it jumps to a random place; after three in a row it
 chooses anew: the oldest unopened pack, or another bundle at random. So a few workers keep few bundles open, and a thousand
 spread over many.
+
+With a judge each file is read before the rename, and not again after it: what does not fit this worker is never claimed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import NamedTuple
 
 from fsqdo.errors import FencedError, TaskError
@@ -23,6 +26,18 @@ LOOK_S = 1.0
 _MISSES = 3
 _CROWD = 8
 _PLENTY = 16
+_PASS_MOST = 100
+
+
+class Verdict(Enum):
+    """What to do with a pending task: claim it; look at it again some time later; leave it to others for good."""
+
+    CLAIM = 1
+    LATER = 2
+    LEAVE = 3
+
+
+Judge = Callable[[bytes, int], Verdict]
 
 
 class Claim(NamedTuple):
@@ -45,15 +60,29 @@ class Claimer:
     ----------
     report
         Called with what people should know: a pack that cannot be opened.
+    judge
+        Called with the content and the id of each task before it is claimed; None: everything is claimed.
 
     Attributes
     ----------
     unfit
         Ids of tasks this worker looked at and cannot run: passed over.
+    cut_short
+        The last claim looked at tasks that are left to others, and perhaps not yet at all there are: worth another try at once.
     """
 
-    def __init__(self, store: Store, worker: str, report: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        worker: str,
+        report: Callable[[str], None] = lambda text: None,
+        judge: Judge | None = None,
+    ) -> None:
         self._report = report
+        self._judge = judge
+        self.cut_short = False
+        self._passed: set[int] = set()
+        self._in_turn = 0
         self._store = store
         self._own = f"running/{worker}"
         self._worker = worker
@@ -92,15 +121,22 @@ class Claimer:
         worker's directory, for recover.
         """
         misses = 0
+        self.cut_short = False
+        self._passed = set()
+        self._in_turn = 0
         while True:
             if (not self._names or time.monotonic() - self._looked > LOOK_S) and not self._look():
                 return None
             file, name = self._names.pop()
             if name.id in self.unfit:
                 continue
-            claimed = self._take(file, name)
-            if claimed is not None:
-                return claimed
+            taken = self._take(file, name)
+            if isinstance(taken, Claim):
+                return taken
+            if taken is not None:
+                if self._pass_over(name.id, taken):
+                    continue
+                return None
             misses += 1
             if misses >= _MISSES:
                 self._names, self._crowded, misses = [], True, 0
@@ -109,7 +145,23 @@ class Claimer:
                 cut = random.randrange(len(self._names))
                 self._names = self._names[cut:] + self._names[:cut]
 
-    def _take(self, file: str, name: TaskName) -> Claim | None:
+    def _pass_over(self, task_id: int, verdict: Verdict) -> bool:
+        """Leave a task where it is; False when that was enough for one turn."""
+        self.cut_short = self.cut_short or verdict is Verdict.LEAVE
+        (self.unfit if verdict is Verdict.LEAVE else self._passed).add(task_id)
+        self._in_turn += 1
+        return self._in_turn < _PASS_MOST
+
+    def _take(self, file: str, name: TaskName) -> Claim | Verdict | None:
+        """Claim a task that fits; what the judge says when it does not; None when somebody else has it."""
+        content = None
+        if self._judge is not None:
+            content = self._store.read(f"{self._directory}/{file}")
+            if content is None:
+                return None
+            verdict = self._judge(content, name.id)
+            if verdict is not Verdict.CLAIM:
+                return verdict
         # A name with @<worker> came by somebody's mv: under a fresh name, so that no journal knows an outcome for it.
         if name.worker is not None:
             name = moved_by_hand(name)
@@ -118,7 +170,9 @@ class Claimer:
             if self._store.ls(self._own) is None:
                 raise FencedError(f"{self._store.path(self._own)} is gone: this worker was declared dead")
             return None
-        return Claim(name, own, self._store.read(f"{self._own}/{own}") or b"")
+        if content is None:
+            content = self._store.read(f"{self._own}/{own}") or b""
+        return Claim(name, own, content)
 
     def _look(self) -> bool:
         """Find where to claim next; False when nothing is pending."""
@@ -177,7 +231,9 @@ class Claimer:
         return False
 
     def _enter(self, directory: str, tasks: list[tuple[str, TaskName]], priority: int) -> bool:
-        fit = [task for task in tasks if task[1].id not in self.unfit] if self.unfit else tasks
+        fit = tasks
+        if self.unfit or self._passed:
+            fit = [task for task in tasks if task[1].id not in self.unfit and task[1].id not in self._passed]
         if not fit:
             return False
         fit.sort(reverse=True)

@@ -266,6 +266,12 @@ class Queue:
 
         return show(self.store, self.task(task_id))
 
+    def explain(self, task_id: int) -> dict[str, Any]:
+        """Why a task is where it is: its id, its state, and `why`, a list of sentences. Changes nothing."""
+        from fsqdo.explain import explain
+
+        return explain(self.store, self.task(task_id))
+
     def log(self, task_id: int, attempt: int | None = None) -> bytes:
         """What a task wrote to stdout and stderr in its last attempt, or in the one of this number (from 1)."""
         from fsqdo.show import log
@@ -300,6 +306,10 @@ class Queue:
         for state, count in status["ntasks"].items():
             if count or state != State.KILLED.value:
                 note = f"  ({status['blocked']} blocked)" if state == State.WAITING.value and status["blocked"] else ""
+                if state == State.PENDING.value and count:
+                    from fsqdo.explain import misfits
+
+                    note = misfits(self.store)
                 lines.append(f"{state:10} {count}{note}")
         return "\n".join(lines)
 
@@ -438,6 +448,7 @@ class Queue:
         script: str | None = None,
         report: Callable[[str], None] | None = None,
         verbose: bool = False,
+        **resources: Any,
     ) -> Summary:
         """Be a worker until the queue is drained.
 
@@ -454,6 +465,8 @@ class Queue:
             Start no more attempts; end before so many seconds are over.
         script
             Template that makes a command of each task: `"analyze -a {a}"`.
+        resources
+            cores, gpus, mem_mb, nodes, mpirun, pin, stagger_s, grace_s: see `WorkerOptions`.
 
         Returns
         -------
@@ -463,7 +476,7 @@ class Queue:
         from fsqdo.worker import Worker
         from fsqdo.workeroptions import WorkerOptions
 
-        more: dict[str, Any] = {} if report is None else {"report": report}
+        more: dict[str, Any] = resources if report is None else {"report": report, **resources}
         options = WorkerOptions(
             slots=slots,
             cores=cores,

@@ -28,6 +28,8 @@ class Settings:
         When a task is stopped that sets no limit itself, in seconds; None: never.
     time_request_s
         How long a task is expected to run that does not say so, in seconds.
+    time_request
+        "auto": how long a task is expected to run that does not say so is learnt from those that ran so far.
     requires
         "succeed": a requirement must succeed; "finish": it must only end, as in qdo 0.5.
     durability
@@ -42,6 +44,7 @@ class Settings:
     max_interruptions: int = 5
     time_limit_s: float | None = None
     time_request_s: float | None = None
+    time_request: str | None = None
     requires: str = "succeed"
     durability: str = "normal"
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +63,7 @@ class Settings:
                 problems.append(f"{key} is {value!r}, but must be a positive number of seconds, or null")
         for key, words in _WORDS.items():
             if getattr(self, key) not in words:
-                problems.append(f"{key} is {getattr(self, key)!r}, but must be one of {', '.join(words)}")
+                problems.append(f"{key} is {getattr(self, key)!r}, but must be one of {', '.join(map(_word, words))}")
         if problems:
             raise InputError("; ".join(problems))
 
@@ -115,7 +118,11 @@ class Settings:
 
 _FIXED = ("name", "created_at", "created_by")
 SETTABLE = tuple(f.name for f in fields(Settings) if f.name not in (*_FIXED, "extra"))
-_WORDS = {"requires": ("succeed", "finish"), "durability": ("normal", "paranoid")}
+_WORDS = {"requires": ("succeed", "finish"), "durability": ("normal", "paranoid"), "time_request": ("auto", None)}
+
+
+def _word(value: str | None) -> str:
+    return "null" if value is None else value
 
 
 def _number(value: object) -> bool:

@@ -65,6 +65,9 @@ def results(store: Store) -> Iterator[tuple[int, Any]]:
                 yield int(outcome.name.partition(".")[0]), outcome.result
 
 
+_SAID = ("host", "pid", "slots", "cores", "gpus", "mem_mb", "nodes", "started_at", "job", "deadline", "restarts")
+
+
 def workers(store: Store) -> list[dict[str, Any]]:
     """One mapping a worker, by name."""
     observer = Observer(store)
@@ -75,7 +78,7 @@ def workers(store: Store) -> list[dict[str, Any]]:
         said = read_worker(store, worker) or {}
         held = [name for file in store.names(f"running/{worker}") if (name := parse_task(file)) is not None]
         verdict = observer.judge(worker)
-        row = {key: said.get(key) for key in ("host", "pid", "slots", "cores", "started_at", "job", "deadline")}
+        row = {key: said.get(key) for key in _SAID}
         running = [name.id for name in held]
         found.append({"name": worker, **row, "running": running, "alive": verdict.alive, "reason": verdict.reason})
     observer.save()

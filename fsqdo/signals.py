@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ class Signals:
     ----------
     interrupt_calls
         Inside `call` a stop signal raises `Signals.Interrupted`.
+    warnings
+        Signals that do not: they are only noted.
 
     Attributes
     ----------
@@ -42,7 +44,8 @@ class Signals:
     class TimeUp(BaseException):
         """The function ran longer than it may."""
 
-    def __init__(self, interrupt_calls: bool = False) -> None:
+    def __init__(self, interrupt_calls: bool = False, warnings: Sequence[int] = ()) -> None:
+        self._warnings = warnings
         self.got: list[int] = []
         self._interrupt_calls = interrupt_calls
         self._inside = False
@@ -73,7 +76,7 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.got.append(number)
-        if self._inside:
+        if self._inside and number not in self._warnings:
             self._inside = False
             raise Signals.Interrupted
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fsqdo import allocation
 from fsqdo.claims import Claim
 from fsqdo.errors import TaskError
 from fsqdo.journal import log_path
 from fsqdo.member import Member
 from fsqdo.policy import Attempt, begin
-from fsqdo.runner import Ended, Run, Spawner
+from fsqdo.resources import UNBOUND, Resources, Share, parallel_command, pinned
+from fsqdo.runner import Ended, Prepared, Run, Spawner
 from fsqdo.store import Appender, Store
 from fsqdo.task import Definition, Options, command_from
 
@@ -46,10 +49,17 @@ class Launcher:
         As in `WorkerOptions`.
     variables
         Environment variables that are the same for all tasks.
+    resources, mpirun
+        What the worker has, and the words that start its parallel tasks.
     """
 
-    def __init__(self, script: str | None, func: str | None, variables: dict[str, str]) -> None:
+    def __init__(
+        self, script: str | None, func: str | None, variables: dict[str, str], resources: Resources, mpirun: Sequence[str]
+    ) -> None:
         self._script = script
+        self._resources = resources
+        self._mpirun = mpirun
+        self._sets_threads = not allocation.threads_are_set(os.environ)
         self._variables = variables
         # The batch job is the worker's, not the task's: a worker started by a task must not claim to be in it.
         environ = {key: value for key, value in os.environ.items() if key != "FSQDO_JOB"}
@@ -69,8 +79,12 @@ class Launcher:
         env["FSQDO_WORKER"] = worker
         env["FSQDO_TASK_ID"] = str(definition.id)
         env["FSQDO_CORES"] = str(options.cores)
+        if self._sets_threads:
+            env.setdefault("OMP_NUM_THREADS", env["FSQDO_CORES"])
         env["FSQDO_GPUS"] = str(options.gpus)
         env["FSQDO_ATTEMPT"] = str(claim.name.attempt)
+        if options.parallel and self._new_function_slot is not None:
+            raise TaskError("a function cannot be run by mpirun", "add a command that calls it, or leave out ranks and nodes")
         if self._new_function_slot is None:
             return Ready(claim, definition, self._spawner.prepare(self._command(definition), env, options.cwd))
         return Ready(claim, definition, {**self._variables, **env})
@@ -85,13 +99,39 @@ class Launcher:
         BusyError
             The machine is short of something; give the task back.
         """
+        share = slot.share
+        if self._new_function_slot is not None:
+            return self._start_function(slot, ready, log)
         prepared = ready.prepared
-        if self._new_function_slot is None:
-            prepared.environ[b"FSQDO_SLOT"] = slot.number
+        prepared.environ[b"FSQDO_SLOT"] = slot.number
+        if share is not None and share.gpus:
+            self._resources.apply(share, prepared.environ)
+        if share is not None and ready.definition.options.parallel:
+            prepared = self._parallel(prepared, ready.definition.options, share)
+        if share is None or not share.cpus:
             return self._spawner.start_prepared(prepared, log.fd)
-        slot.function = slot.function or self._new_function_slot()
-        env = {**prepared, "FSQDO_SLOT": str(slot.index)}
-        return slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd)
+        with pinned(share.cpus):
+            return self._spawner.start_prepared(prepared, log.fd)
+
+    def _parallel(self, prepared: Prepared, options: Options, share: Share) -> Prepared:
+        """The same command, run in all its ranks."""
+        for key, value in UNBOUND.items():
+            prepared.environ.setdefault(key.encode(), value.encode())
+        command = parallel_command(prepared.command, options, share, self._mpirun, os.environ)
+        return prepared._replace(command=command, words=None)
+
+    def _start_function(self, slot: Slot, ready: Ready, log: Appender) -> Any:
+        slot.function = slot.function or self._new_function_slot()  # type: ignore[misc]
+        env = {**ready.prepared, "FSQDO_SLOT": str(slot.index)}
+        if slot.share is None:
+            return slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd)
+        env |= self._resources.variables(slot.share)
+        with pinned(slot.share.cpus):
+            run = slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd)
+        if slot.share.cpus:  # its process may be the one that did the task before
+            with suppress(OSError):
+                os.sched_setaffinity(run.pid, slot.share.cpus)
+        return run
 
     def _command(self, definition: Definition) -> str:
         if self._script is not None:
@@ -116,6 +156,8 @@ class Slot:
     ----------
     claim, definition, options, attempt
         What it has; `claim` is None when it is free.
+    share
+        What its task has of the worker's resources, until it is free again.
     run
         The process; None when there is none.
     stopped_as
@@ -130,10 +172,14 @@ class Slot:
         self.function: FunctionSlot | None = None
         self._log: Appender | None = None
         self._log_first = self._log_end = 0
+        self.share: Share | None = None
         self.clear()
 
     def clear(self) -> None:
         """Make it free."""
+        if self.share is not None:
+            self.share.free()
+            self.share = None
         self.claim: Claim | None = None
         self.definition: Definition | None = None
         self.options = NO_OPTIONS

@@ -138,7 +138,10 @@ class Options:
     requires, after
         Ids of the tasks that must succeed, or end, first.
     cores, gpus, mem_mb
-        What the task needs while it runs; mem_mb in MiB.
+        What the task needs while it runs; mem_mb in MiB. Of a parallel one `cores` are those of each rank, the others those on
+        each node.
+    ranks, nodes
+        A parallel (MPI) task: run by mpirun in so many processes, on so many nodes of its worker. None of them: it is not.
     time_request_s, time_limit_s
         How long it is expected to need; when it is stopped. Seconds.
     max_retries
@@ -157,6 +160,8 @@ class Options:
     cores: int = 1
     gpus: int = 0
     mem_mb: int | None = None
+    ranks: int | None = None
+    nodes: int | None = None
     time_request_s: float | None = None
     time_limit_s: float | None = None
     max_retries: int | None = None
@@ -193,6 +198,11 @@ class Options:
             values["cwd"] = os.path.abspath(os.fspath(values["cwd"]))
         return cls(**values)
 
+    @property
+    def parallel(self) -> bool:
+        """Whether it is run by mpirun."""
+        return self.ranks is not None or self.nodes is not None
+
     def suffix(self) -> str:
         """The options as they follow the task in its JSON object: `,"priority":5,…}`, without the requirements."""
         text = ""
@@ -205,10 +215,12 @@ class Options:
 
 def _option_problems(o: Options) -> Iterable[str]:
     check_priority(o.priority)
-    for key, lowest in (("cores", 1), ("gpus", 0), ("mem_mb", 1), ("max_retries", 0)):
+    for key, lowest in (("cores", 1), ("gpus", 0), ("mem_mb", 1), ("ranks", 1), ("nodes", 1), ("max_retries", 0)):
         value = getattr(o, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
             yield f"{key} is {short(value)}, but must be an integer of at least {lowest}"
+    if isinstance(o.ranks, int) and isinstance(o.nodes, int) and o.ranks < o.nodes:
+        yield f"ranks is {o.ranks}, but must be at least as many as the {o.nodes} nodes"
     for key in ("time_request_s", "time_limit_s"):
         value = getattr(o, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12):

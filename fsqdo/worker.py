@@ -15,9 +15,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from fsqdo import upkeep
+from fsqdo import allocation, resources, upkeep
 from fsqdo.claims import Claim, Claimer
 from fsqdo.errors import FencedError, FsqdoError, StorageError, TaskError
+from fsqdo.fit import Fit
 from fsqdo.journal import lookup
 from fsqdo.member import Member
 from fsqdo.names import DRAIN, TaskName, moved_by_hand, parse_opening, parse_task
@@ -33,7 +34,6 @@ from fsqdo.store import Store
 from fsqdo.task import Definition, Options
 from fsqdo.workeroptions import Summary, WorkerOptions
 
-GRACE_S = 10.0
 SCAN_S = 5.0
 SYNC_S = 5.0
 PASS_S = 120.0
@@ -66,16 +66,21 @@ class Worker:
             "FSQDO_QUEUE": os.path.basename(store.directory),
             "FSQDO_QUEUE_DIR": store.directory,
         }
-        self._grace_s, self._deadline = GRACE_S, NEVER
-        if options.runtime_s is not None:
-            self._grace_s = min(GRACE_S, options.runtime_s / 4)
-            self._deadline = time.monotonic() + options.runtime_s
-            variables["FSQDO_DEADLINE"] = str(int(time.time() + options.runtime_s))
+        self._grace_s, self._deadline = options.grace_s, NEVER
+        ends_in_s = allocation.ends_in_s(os.environ, options.runtime_s)
+        if ends_in_s is not None:
+            self._grace_s = min(self._grace_s, ends_in_s / 4)
+            self._deadline = time.monotonic() + ends_in_s
+            variables["FSQDO_DEADLINE"] = str(int(time.time() + ends_in_s))
+        self._resources = resources.of_worker(options, os.environ)
         self._inline: Callable[[Any], Any] | None = options.func if callable(options.func) else None
-        self._launcher = Launcher(options.script, options.func if isinstance(options.func, str) else None, variables)
+        function = options.func if isinstance(options.func, str) else None
+        self._launcher = Launcher(options.script, function, variables, self._resources, options.mpirun or ())
         self._slots = [Slot(index) for index in range(options.slots)]
         self._summary = Summary()
         self._kept: list[Ready] = []
+        self._overtaken = 0
+        self._fit = Fit(store, self._resources, self._deadline - self._grace_s, lambda: bool(self._kept))
         self._ahead: list[Ready] = []
         self._ahead_until = NEVER
         self._typical_s = 1.0  # of tasks, in the mean of the last few
@@ -87,7 +92,8 @@ class Worker:
     # ------------------------------------------------------------ the loop
     def run(self) -> Summary:
         """Work until there is nothing left to do, or a signal or the deadline says stop; returns what was done."""
-        with Signals(interrupt_calls=self._inline is not None) as self._signals:
+        warnings = (signal.SIGUSR1,) if self._deadline < NEVER else ()
+        with Signals(self._inline is not None, warnings) as self._signals:
             while True:
                 self._join()
                 try:
@@ -110,14 +116,23 @@ class Worker:
         options = self._options
         deadline = None if self._deadline == NEVER else int(time.time() + self._deadline - time.monotonic())
         job = os.environ.get("FSQDO_JOB")
-        self._member = Member(self._store, slots=options.slots, cores=options.cores, job=job, deadline=deadline)
-        self._claimer = Claimer(self._store, self._member.name, self._report)
+        self._member = Member(
+            self._store,
+            slots=options.slots,
+            **self._resources.describe(),
+            job=job,
+            deadline=deadline,
+            restarts=allocation.restarts(os.environ),
+        )
+        self._claimer = Claimer(self._store, self._member.name, self._report, self._fit.judge)
         self._recorder = Recorder(self._store, self._member, self._summary, self._report, options.verbose)
         now = time.monotonic()
         self._next_scan = now + SCAN_S
         self._next_sync = now + SYNC_S
         self._next_pass = now + PASS_S * random.uniform(0.5, 1.5)
         self._next_try = self._next_pause_look = self._idle_since = now
+        if not self._started:
+            self._next_try = self._idle_since = now + random.uniform(0, self._options.stagger_s)
         self._paused = False
         self._pause_s = _IDLE_FIRST_S
 
@@ -225,9 +240,14 @@ class Worker:
         unwanted = now >= self._ahead_until or self._stopping or self._draining or self._paused
         if self._ahead and unwanted and not self._guarded(self._give_back_ahead):
             self._ahead_until = self._next_try
+        if self._kept and (self._stopping or self._draining):
+            self._guarded(self._give_back_kept)
 
     def _on_signal(self, number: int) -> None:
-        if not self._stopping:
+        if number == signal.SIGUSR1 and self._deadline < NEVER:
+            # A warning: what ends in time may, and the rest is stopped when the deadline is near (`_obey`).
+            self._draining = self._draining or "warned by SIGUSR1 that its time is nearly over"
+        elif not self._stopping:
             self._stop(f"stopped by {signal.Signals(number).name}")
         elif number == signal.SIGINT:
             for slot in self._busy():
@@ -294,20 +314,32 @@ class Worker:
                     return
                 try:
                     ready = self._take()
-                    if ready is None and eager:
+                    if ready is not None:
+                        self._accept(slot, ready)
+                    elif eager or not self._found_nothing(now):
                         return
-                    if ready is None:
-                        if self._recorder.look():
-                            continue
-                        self._idle()
-                        return
-                    self._accept(slot, ready)
                 except StorageError as error:
                     self._trouble(error)
                     return
                 now = time.monotonic()
                 if self._signals.got or self._next_try > now or now > until:
                     return
+
+    def _found_nothing(self, now: float) -> bool:
+        """Nothing could be taken: whether to try again at once; if not, when."""
+        if self._must_wait():
+            self._next_try = NEVER  # until something here has ended
+        elif self._claimer.cut_short:
+            self._next_try = now
+        elif self._recorder.look():
+            return True
+        else:
+            self._idle()
+        return False
+
+    def _must_wait(self) -> bool:
+        """Whether nothing more may start before what is kept here: enough smaller ones have."""
+        return bool(self._kept) and self._overtaken >= len(self._slots)
 
     def _may_claim(self, now: float) -> bool:
         if self._options.max_tasks is not None and self._started >= self._options.max_tasks:
@@ -329,8 +361,13 @@ class Worker:
 
     def _take(self) -> Ready | None:
         """The next task to start: one this worker holds already, or a fresh claim; None when nothing is pending."""
-        if self._kept:
-            return self._kept.pop()
+        for kept in self._kept:
+            if self._fit.fits_now(kept.definition.options):
+                self._kept.remove(kept)
+                self._overtaken = 0
+                return kept
+        if self._must_wait():
+            return None
         if self._ahead:
             return self._ahead.pop(0)
         while True:
@@ -388,15 +425,27 @@ class Worker:
             self._return(claim, definition.options)
             self._ahead.pop()
 
+    def _give_back_kept(self) -> None:
+        """Put what waited here for cores back: nothing is started any more."""
+        while self._kept:
+            claim, definition, _ = self._kept[-1]
+            self._return(claim, definition.options)
+            self._kept.pop()
+
     def _accept(self, slot: Slot, ready: Ready) -> None:
-        """Start a task, or put it back when it does not fit."""
+        """Start a task; keep it when it has to wait for what others have here; put it back when it does not fit."""
         self._idle_since, self._pause_s = NEVER, _IDLE_FIRST_S
         claim, definition, _ = ready
         options = definition.options
-        why = self._unfit(options)
+        why = self._fit.never(options)
         if why:
             self._put_back(ready, why)
             return
+        slot.share = self._resources.take(options)
+        if slot.share is None:
+            self._kept.append(ready)
+            return
+        self._overtaken += bool(self._kept)
         slot.claim, slot.definition, slot.options = claim, definition, options
         slot.attempt = attempt = begin(slot.index)
         self._started += 1
@@ -407,26 +456,11 @@ class Worker:
         else:
             self._begin(slot, ready, attempt)
 
-    def _unfit(self, options: Options) -> str:
-        """Why this worker cannot run a task, now or ever; "" when it can."""
-        total = self._options.cores or 1
-        if options.cores > total:
-            return f"it needs {options.cores} cores and this worker has {total}"
-        if len(self._slots) > 1 and options.cores > total - sum(slot.options.cores for slot in self._busy()):
-            return "wait"
-        needed_s = options.time_request_s or self._store.settings.time_request_s
-        if needed_s is not None and time.monotonic() + needed_s > self._deadline - self._grace_s:
-            return f"it asks for {needed_s:g} s and this worker ends before"
-        return ""
-
     def _put_back(self, ready: Ready, why: str) -> None:
-        """Put a task that does not fit back for others; one that only has to wait for cores is kept for the next turn."""
-        if why == "wait":
-            self._kept.append(ready)
-            self._next_try = NEVER  # until something here has ended
-            return
+        """Put a task that does not fit after all (time has passed since it was claimed) back for others."""
         task_id = ready.claim.name.id
         self._claimer.unfit.add(task_id)
+        self._fit.why = self._fit.why or f"task {task_id}: {why}"
         self._report(f"task {task_id} is left to other workers: {why}")
         self._return(ready.claim, ready.definition.options)
 
@@ -448,7 +482,8 @@ class Worker:
             self._end_if_idle(now)
         elif not self._passes.more_to_come():
             left = len(self._claimer.unfit)
-            self._draining = f"{left} tasks are left that do not fit this worker" if left else "the queue is drained"
+            unfit = f"{left} {'task is' if left == 1 else 'tasks are'} left to other workers ({self._fit.why})"
+            self._draining = unfit if left else "the queue is drained"
 
     def _end_if_idle(self, now: float) -> None:
         idle_s = self._options.idle_s
@@ -485,12 +520,15 @@ class Worker:
         """Run a function of this process, to its end."""
         os.environ["FSQDO_TASK_ID"] = str(definition.id)
         limit_s = self._limit_s(slot.options)
+        left_s = max(0.001, self._deadline - self._grace_s - time.monotonic())
         kind = "succeeded"
         try:
-            result = self._signals.call(function, definition.task, limit_s)
+            result = self._signals.call(function, definition.task, min(limit_s, left_s))
             attempt.result = None if result is None else upkeep.json_able(result)
         except Signals.TimeUp:
             kind, attempt.reason = "failed", f"time limit of {limit_s:g} s"
+            if left_s < limit_s:
+                kind, attempt.reason = "interrupted", "its worker's time is over"
         except Signals.Interrupted:
             kind, attempt.reason = "interrupted", "stopped by a signal"
         except KeyboardInterrupt:
@@ -513,6 +551,8 @@ class Worker:
             if ended is None or slot.claim is None:
                 continue
             self._typical_s += (ended[0].elapsed_s - self._typical_s) / 4
+            if ended[1] == "succeeded":
+                self._fit.durations.note(ended[0].elapsed_s)
             found.append((slot.claim, slot.definition, slot.options, *ended))
             slot.clear()
         if found:

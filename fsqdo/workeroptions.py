@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fsqdo import allocation
 from fsqdo.errors import InputError
+
+GRACE_S = 10.0
 
 
 @dataclass
@@ -19,6 +23,18 @@ class WorkerOptions:
     ----------
     slots, cores
         Tasks at once at most, and cores they may use in all (None: those this process may use, or one a slot if more).
+    gpus, mem_mb
+        Gpus and memory (MiB) they may use in all (None: those of the allocation, or of the machine).
+    nodes
+        Nodes of the allocation that are this worker's, its own the first; `cores`, `gpus` and `mem_mb` are those of each.
+    mpirun
+        Words that start a parallel task, as one text or several (None: srun in Slurm, else mpiexec).
+    pin
+        Keep each task on processors of its own.
+    stagger_s
+        Wait at random up to so many seconds before the first claim.
+    grace_s
+        Seconds that tasks have to end when they are told to stop, and that stopping begins before the deadline.
     idle_s
         End after this many seconds without a task; None: when the queue is drained.
     max_tasks
@@ -37,6 +53,13 @@ class WorkerOptions:
 
     slots: int = 1
     cores: int | None = None
+    gpus: int | None = None
+    mem_mb: int | None = None
+    nodes: int = 1
+    mpirun: str | tuple[str, ...] | None = None
+    pin: bool = False
+    stagger_s: float = 0.0
+    grace_s: float = GRACE_S
     idle_s: float | None = None
     max_tasks: int | None = None
     runtime_s: float | None = None
@@ -46,11 +69,11 @@ class WorkerOptions:
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        for key, lowest in (("slots", 1), ("cores", 1), ("max_tasks", 0)):
+        for key, lowest in (("slots", 1), ("cores", 1), ("gpus", 0), ("mem_mb", 1), ("nodes", 1), ("max_tasks", 0)):
             value = getattr(self, key)
             if value is not None and (type(value) is not int or value < lowest):
                 raise InputError(f"{key} is {value!r}, but must be an integer of at least {lowest}")
-        for key in ("idle_s", "runtime_s"):
+        for key in ("idle_s", "runtime_s", "stagger_s", "grace_s"):
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0):
                 raise InputError(f"{key} is {value!r}, but must be a number of seconds")
@@ -59,7 +82,21 @@ class WorkerOptions:
         if callable(self.func) and self.slots != 1:
             raise InputError("a function of this process runs one task at a time", "give it as 'package.module:function'")
         if self.cores is None:
-            self.cores = max(self.slots, len(os.sched_getaffinity(0)))
+            self.cores = max(self.slots, allocation.cores(os.environ))
+        self.mpirun = _mpirun(self.mpirun)
+
+
+def _mpirun(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The words of a command; by default what is usual here."""
+    if given is None:
+        return ("srun",) if os.environ.get("SLURM_JOB_ID") else ("mpiexec",)
+    try:
+        words = tuple(shlex.split(given)) if isinstance(given, str) else tuple(given)
+    except ValueError as error:
+        raise InputError(f"mpirun is {given!r}, which is no command: {error}") from None
+    if not words or not all(isinstance(word, str) and "\0" not in word for word in words):
+        raise InputError(f"mpirun is {given!r}, but must be a command", "such as srun, or mpiexec --oversubscribe")
+    return words
 
 
 @dataclass

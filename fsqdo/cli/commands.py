@@ -11,6 +11,7 @@ SECTIONS = {
         "status": ("queues", "Show one queue, with its tasks counted by state."),
         "tasks": ("tasks", "List tasks, a line each."),
         "show": ("tasks", "Show all that is known of one task."),
+        "explain": ("tasks", "Say why a task is where it is, and what it waits for."),
         "log": ("tasks", "Print the output of one task."),
     },
     "Work": {

@@ -199,6 +199,8 @@ _TASK_OPTIONS = [
     click.option("--cores", type=int, metavar="N", help="Cores it uses. Without it 1."),
     click.option("--gpus", type=int, metavar="N", help="GPUs it uses."),
     click.option("--mem-mb", type=int, metavar="MIB", help="Memory it needs, in MiB."),
+    click.option("--ranks", type=int, metavar="N", help="Run it by mpirun, in N processes of --cores each."),
+    click.option("--nodes", type=int, metavar="N", help="Run it by mpirun, on N nodes of its worker."),
     click.option("--name", metavar="TEXT", help="A name, for people."),
     click.option("--tag", "tags", multiple=True, metavar="TEXT", help="A tag, for people. Repeatable."),
     click.option("--env", type=ENV, multiple=True, metavar="NAME=VALUE", help="An environment variable for it. Repeatable."),

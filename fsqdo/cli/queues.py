@@ -27,6 +27,7 @@ fsqdo create Blat --max-retries 2 --time-limit 1h
 @click.option("--max-interruptions", type=int, metavar="N", help="A task taken from dead workers more often than this fails.")
 @click.option("--time-limit", "time_limit_s", type=DURATION, help="Stop tasks after this time: 90, 30m, 1:30:00.")
 @click.option("--time-request", "time_request_s", type=DURATION, help="How long tasks are expected to need.")
+@click.option("--time-request-auto", "time_request", flag_value="auto", help="Learn that from the tasks that ran so far.")
 @click.option("--requires", type=click.Choice(["succeed", "finish"]), help="What a required task must do.")
 @click.option("--durability", type=click.Choice(["normal", "paranoid"]), help="paranoid: sync every move.")
 def create_command(queue: str, **settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""The commands that look at tasks: `tasks`, `show`, `log`."""
+"""The commands that look at tasks: `tasks`, `show`, `explain`, `log`."""
 
 from __future__ import annotations
 
@@ -100,6 +100,30 @@ def show_command(queue: str, task_id: int, as_json: bool) -> None:
 
 def _pairs(known: dict[str, Any], indent: str = "") -> list[str]:
     return fields({key: task_text(value) for key, value in known.items() if value not in (None, [], (), {}, "")}, indent)
+
+
+@command(
+    "explain",
+    """
+fsqdo explain Blat 17
+fsqdo explain Blat 17 --json
+""",
+)
+@queue_argument
+@click.argument("task_id", metavar="ID", type=int)
+@json_option
+def explain_command(queue: str, task_id: int, as_json: bool) -> None:
+    """Say why a task is where it is, and what it waits for.
+
+    Changes nothing.
+    """
+    from fsqdo.queue import connect
+
+    known = connect(queue).explain(task_id)
+    if as_json:
+        print(json_line(known))
+        return
+    write_lines([f"task {known['id']} is {known['state']}", *(f"  {printable(line)}" for line in known["why"])])
 
 
 @command(

@@ -30,17 +30,28 @@ fsqdo do Blat --script "analyze -a {a} -b {b}"
 @click.option("--runtime", "runtime_s", type=DURATION, help="Stop everything and exit after this time: 90, 8h, 1:30:00.")
 @click.option("--script", metavar="TEXT", help="Run TEXT with the task after it, or with {key} filled in from an object task.")
 @click.option("--func", metavar="MODULE:NAME", help="Call this Python function with each task.")
+@click.option("--cores", type=int, metavar="N", help="Cores its tasks may use in all. Without it what is allocated.")
+@click.option("--gpus", type=int, metavar="N", help="The same for GPUs.")
+@click.option("--mem", "mem_mb", type=int, metavar="MIB", help="The same for memory, in MiB.")
+@click.option("--nodes-per-worker", "nodes", type=int, metavar="K", help="Nodes of the batch job it has for parallel tasks.")
+@click.option("--mpirun", metavar="WORDS", help="What starts parallel tasks: srun, mpiexec --oversubscribe.")
+@click.option("--pin", is_flag=True, default=None, help="Keep each task on processors of its own.")
+@click.option("--stagger", "stagger_s", type=DURATION, help="Wait at random up to this time before the first task.")
+@click.option("--grace", "grace_s", type=DURATION, help="Time that stopped tasks have to end. Without it 10.")
 @verbose_option
 def do_command(queue: str, **options: Any) -> None:
     """Work: run tasks of a queue until there are no more.
 
     Exits when nothing is pending and nothing runs that a task waits for. SIGTERM, SIGINT and SIGUSR1 stop it in order: running
-    tasks are stopped and go back to pending.
+    tasks are stopped and go back to pending. In a batch job it does that by itself before the job's time is over; SIGUSR1
+    then only says that this is near: it claims no more.
     """
     from fsqdo.queue import connect
 
     if options["slots"] == "auto":
-        options["slots"] = len(os.sched_getaffinity(0))
+        from fsqdo.allocation import cores
+
+        options["slots"] = cores(os.environ)
     asked = {key: value for key, value in options.items() if value is not None}
     opened = connect(queue)
     summary = opened.do(verbose=is_verbose(), **asked)

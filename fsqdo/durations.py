@@ -1,0 +1,64 @@
+"""How long the tasks of a queue take: what `time_request: auto` goes by. Little is read, and rarely."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+
+from fsqdo import journal
+from fsqdo.store import Store
+from fsqdo.task import Outcome
+
+SAMPLES = 20
+_KEEP = 200
+_JOURNALS = 8
+_READ_BYTES = 1 << 16
+_AGAIN_S = 60.0
+
+
+class Durations:
+    """The times of tasks that succeeded: this worker's own, and until there are enough of them some of others' journals.
+
+    Notes
+    -----
+    At most once a minute the first 64 KiB of at most eight journals are read, and none any more once this worker has seen 20
+    tasks itself.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._own: deque[float] = deque(maxlen=_KEEP)
+        self._others: list[float] = []
+        self._read_at = float("-inf")
+        self._known: tuple[int, float] | None = None
+
+    def note(self, elapsed_s: float) -> None:
+        """A task took so long."""
+        self._own.append(elapsed_s)
+        self._known = None
+
+    def p90_s(self) -> float | None:
+        """What nine of ten tasks need at most, in seconds; None as long as fewer than 20 are known."""
+        if len(self._own) < SAMPLES and time.monotonic() - self._read_at > _AGAIN_S:
+            self._read_at = time.monotonic()
+            self._others = _from_journals(self._store)
+            self._known = None
+        if self._known is None:
+            known = sorted([*self._own, *self._others])
+            self._known = (len(known), known[(9 * len(known) - 1) // 10] if known else 0.0)
+        number, value = self._known
+        return value if number >= SAMPLES else None
+
+
+def _from_journals(store: Store) -> list[float]:
+    workers = journal.workers(store)
+    if len(workers) > _JOURNALS:
+        workers = random.sample(workers, _JOURNALS)
+    found: list[float] = []
+    for worker in workers:
+        for line in store.read_slice(journal.journal_path(worker), 0, _READ_BYTES).split(b"\n")[:-1]:
+            outcome = Outcome.from_json(line) if b'"outcome":"succeeded"' in line else None
+            if outcome is not None and outcome.elapsed_s is not None:
+                found.append(outcome.elapsed_s)
+    return found

@@ -1,0 +1,186 @@
+"""Why a task is where it is: what it waits for, and which workers could run it. Reads only.
+
+What is said can already be false: workers come and go, and tasks end while this looks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+from fsqdo import packs
+from fsqdo.errors import TaskError
+from fsqdo.liveness import Observer, read_worker
+from fsqdo.names import DRAIN, PackName, is_worker_name
+from fsqdo.requirements import Finals
+from fsqdo.resources import lacking, wants
+from fsqdo.rows import Task
+from fsqdo.store import Store
+from fsqdo.task import Options, State
+
+_NAMED = 5
+_WORKERS_MOST = 200
+# For `status`, which has to be quick.
+_LOOK_WORKERS = 20
+_LOOK_TASKS = 100
+
+
+class _Worker(NamedTuple):
+    """A worker that is not known to be dead."""
+
+    name: str
+    said: Mapping[str, Any]
+    draining: bool
+
+    def lacks(self, options: Options, request_s: float | None) -> str:
+        """Why it cannot run a task; "" when it can."""
+        cores = _number(self.said, "cores", 1)
+        nodes = _number(self.said, "nodes", 1)
+        mem_mb = self.said.get("mem_mb")
+        # A worker of another release may not say what it has: then nothing speaks against it.
+        gpus = _number(self.said, "gpus", options.gpus)
+        wanted = wants(options, cores)
+        why = lacking(wanted, options, cores, gpus, mem_mb if isinstance(mem_mb, int) else None, nodes)
+        deadline = self.said.get("deadline")
+        if not why and request_s is not None and isinstance(deadline, (int, float)):
+            left_s = deadline - time.time()
+            if left_s < request_s:
+                why = f"it asks for {request_s:.3g} s and this worker has {max(left_s, 0):.3g} s left"
+        return why
+
+
+def explain(store: Store, task: Task) -> dict[str, Any]:
+    """Why a task is where it is: `id`, `state`, and `why`, a list of sentences."""
+    say = {State.WAITING: _waiting, State.PENDING: _pending, State.RUNNING: _running}.get(task.state, _ended)
+    return {"id": task.id, "state": task.state.value, "why": say(store, task)}
+
+
+# ---------------------------------------------------------------- waiting
+def _waiting(store: Store, task: Task) -> list[str]:
+    if task.entry.directory.startswith("waiting/until/"):
+        when = task.entry.directory.split("/")[2]
+        left_s = int(when) - time.time() if when.isdigit() else 0
+        return [f"it failed and is tried again in {max(0, left_s):.0f} s"]
+    options = task.definition.options
+    finals = Finals(store)
+    finish = store.settings.requires == "finish"
+    missing = [i for i in options.requires if not (finals.ended(i) if finish else finals.succeeded(i))]
+    unended = [i for i in options.after if not finals.ended(i)]
+    why = []
+    if missing:
+        must = "end" if finish else "succeed"
+        why.append(f"it requires {len(missing)} of {len(options.requires)} tasks still to {must}: {_first(missing)}")
+    if unended:
+        why.append(f"{len(unended)} of the {len(options.after)} tasks it is to run after have not ended: {_first(unended)}")
+    failed = [] if finish else [i for i in missing if finals.ended(i)]
+    if failed:
+        why.append(f"blocked: {_first(failed)} failed or was killed; `fsqdo retry` or `rerun` those to go on")
+    return why or ["what it waited for has ended: the next pass of a worker moves it, or `fsqdo promote`"]
+
+
+def _first(ids: list[int]) -> str:
+    named = ", ".join(map(str, ids[:_NAMED]))
+    return f"{named}, …" if len(ids) > _NAMED else named
+
+
+# ---------------------------------------------------------------- pending
+def _pending(store: Store, task: Task) -> list[str]:
+    why = []
+    if store.paused():
+        why.append("the queue is paused: `fsqdo resume` lets workers claim again")
+    workers = _workers(store, _WORKERS_MOST, judge=True)
+    if not workers:
+        return [*why, "no worker is there: start one with `fsqdo launch` or `fsqdo do`"]
+    options = task.definition.options
+    request_s = options.time_request_s or store.settings.time_request_s
+    lacks = {worker.name: worker.lacks(options, request_s) for worker in workers}
+    fitting = [worker for worker in workers if not lacks[worker.name]]
+    claiming = [worker for worker in fitting if not worker.draining]
+    if not fitting:
+        why.append(f"no worker fits: {_reasons(lacks)}")
+    elif not claiming:
+        why.append("the workers that fit it are told to drain, and claim no more")
+    else:
+        why.append(f"{len(claiming)} of {len(workers)} workers can run it; priority {task.priority}")
+    return why
+
+
+def _reasons(lacks: Mapping[str, str]) -> str:
+    """Why each worker cannot run it, each reason once with the first worker that has it."""
+    by_reason: dict[str, list[str]] = {}
+    for worker, why in lacks.items():
+        by_reason.setdefault(why, []).append(worker)
+    texts = [f"{why} ({_which(names)})" for why, names in by_reason.items()]
+    return "; ".join(texts[:_NAMED]) + ("; …" if len(texts) > _NAMED else "")
+
+
+def _which(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _workers(store: Store, most: int, judge: bool) -> list[_Worker]:
+    """Workers that are not known to be dead; with `judge` that is looked at, else none is."""
+    observer = Observer(store) if judge else None
+    found = []
+    for name in islice(filter(is_worker_name, store.names("running")), most):
+        said = read_worker(store, name)
+        if said is None or "cores" not in said:
+            continue  # a process that takes single tasks with `get`, or one of which nothing is known
+        if observer is not None and observer.judge(name).alive is False:
+            continue
+        found.append(_Worker(name, said, judge and DRAIN in (store.ls(f"running/{name}") or ())))
+    return found
+
+
+def _number(said: Mapping[str, Any], key: str, unknown: int) -> int:
+    value = said.get(key)
+    return value if type(value) is int else unknown
+
+
+# ---------------------------------------------------------------- running, ended
+def _running(store: Store, task: Task) -> list[str]:
+    holder = task.entry.holder
+    if not holder:
+        return ["it is between two places: look again"]
+    verdict = Observer(store).judge(holder)
+    alive = {True: "which is alive", False: "which is dead: `fsqdo recover` takes it back", None: "of which nothing is known"}
+    return [f"worker {holder} has it, {alive[verdict.alive]} ({verdict.reason})"]
+
+
+def _ended(store: Store, task: Task) -> list[str]:
+    outcome = task.outcome
+    if outcome is None:
+        return [] if task.state is State.SUCCEEDED else ["no journal tells more"]
+    return [f"its last attempt ended {outcome.ended_at}: {outcome.how()}"]
+
+
+# ---------------------------------------------------------------- for status
+def misfits(store: Store) -> str:
+    """`  (3 of the first 100 fit no worker)`, for the line of the pending tasks; "" when all fit or there is no worker.
+
+    Notes
+    -----
+    Reads at most twenty `worker.json` and a hundred tasks, and nothing while there is no worker.
+    """
+    workers = _workers(store, _LOOK_WORKERS, judge=False)
+    if not workers:
+        return ""
+    looked = misfit = 0
+    for options in islice(_pending_options(store), _LOOK_TASKS):
+        looked += 1
+        request_s = options.time_request_s or store.settings.time_request_s
+        misfit += all(worker.lacks(options, request_s) for worker in workers)
+    return f"  ({misfit} of the first {looked} fit no worker)" if misfit else ""
+
+
+def _pending_options(store: Store) -> Iterator[Options]:
+    for entry in store.entries(State.PENDING):
+        try:
+            if isinstance(entry.name, PackName):
+                yield from (definition.options for definition in packs.definitions(store, entry))
+            else:
+                yield packs.definition_of(store, entry).options
+        except TaskError:
+            continue  # it moved on, or its worker will say what is wrong with it

@@ -1,0 +1,90 @@
+"""Which tasks a worker may claim: those it has the resources and the time for.
+
+A pending task's file is read before its rename, and not again after it, so that looking costs nothing. What this worker can
+never run it does not claim. What only has to wait until something here has ended is claimed by a worker that keeps no such
+task yet; it then waits in the worker, while at most as many smaller ones as the worker has slots may start before it: so cores
+do not idle for it, and it does not starve.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+from fsqdo.claims import Verdict
+from fsqdo.durations import Durations
+from fsqdo.errors import TaskError
+from fsqdo.resources import Resources
+from fsqdo.store import Store
+from fsqdo.task import Definition, Options
+
+NEVER = float("inf")
+# Only a definition with one of these in it has to be read more closely than its rename needs.
+_SPECIAL = re.compile(rb'"(?:cores|gpus|mem_mb|ranks|nodes|time_request_s)"')
+_PLAIN = Options()
+
+
+class Fit:
+    """What fits one worker.
+
+    Parameters
+    ----------
+    ends
+        When tasks must have ended, on the monotonic clock: the deadline less the grace, or infinity.
+    keeps
+        Whether a task that has to wait is kept already.
+
+    Attributes
+    ----------
+    why
+        The first task that this worker had to leave, and why; "" when there was none.
+    """
+
+    def __init__(self, store: Store, resources: Resources, ends: float, keeps: Callable[[], bool]) -> None:
+        self._settings = store.settings
+        self._resources = resources
+        self._ends = ends
+        self._keeps = keeps
+        self.why = ""
+        self.durations = Durations(store)
+
+    def judge(self, content: bytes, task_id: int) -> Verdict:
+        """Whether to claim a pending task with this content."""
+        options = _PLAIN
+        if _SPECIAL.search(content):
+            try:
+                options = Definition.from_json(content).options
+            except TaskError:
+                return Verdict.CLAIM  # it is mended, or fails, in the hands of whoever claims it
+        why = self.never(options)
+        if why:
+            self.why = self.why or f"task {task_id}: {why}"
+            return Verdict.LEAVE
+        if self._keeps() and not self._resources.fits_now(options):
+            return Verdict.LATER
+        return Verdict.CLAIM
+
+    def never(self, options: Options) -> str:
+        """Why this worker cannot run a task, now or later; "" when it can."""
+        return self._resources.never(options) or self._late(options)
+
+    def fits_now(self, options: Options) -> bool:
+        """Whether there is room for a task at this moment."""
+        return self._resources.fits_now(options)
+
+    def _late(self, options: Options) -> str:
+        if self._ends == NEVER:
+            return ""
+        needed_s = self.request_s(options)
+        left_s = self._ends - time.monotonic()
+        if needed_s is None or needed_s <= left_s:
+            return ""
+        return f"it asks for {needed_s:.3g} s and this worker has {max(left_s, 0):.3g} s left"
+
+    def request_s(self, options: Options) -> float | None:
+        """How long a task is expected to need, in seconds: as it says itself, else as has been seen, else as the queue says."""
+        if options.time_request_s is not None:
+            return options.time_request_s
+        seen_s = self.durations.p90_s() if self._settings.time_request == "auto" else None
+        return self._settings.time_request_s if seen_s is None else seen_s
