@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fsqdo.checks import Check, CheckedRun, announcing, well_ended
 from fsqdo.claims import Claim
 from fsqdo.errors import TaskError
 from fsqdo.journal import log_path
 from fsqdo.member import Member
 from fsqdo.policy import Attempt, begin
-from fsqdo.runner import Ended, Run, Spawner
+from fsqdo.rules import TIME_LIMIT
+from fsqdo.runner import Ended, Prepared, Run, Spawner
+from fsqdo.settings import Settings
 from fsqdo.store import Appender, Store
 from fsqdo.task import Definition, Options, command_from
 
@@ -46,14 +49,26 @@ class Launcher:
         As in `WorkerOptions`.
     variables
         Environment variables that are the same for all tasks.
+    settings
+        Of the queue; `success_check` is the one that counts here.
+
+    Attributes
+    ----------
+    spawner
+        What starts its commands.
     """
 
-    def __init__(self, script: str | None, func: str | None, variables: dict[str, str]) -> None:
+    def __init__(
+        self, script: str | None, func: str | None, variables: dict[str, str], settings: Settings | None = None
+    ) -> None:
         self._script = script
         self._variables = variables
         # The batch job is the worker's, not the task's: a worker started by a task must not claim to be in it.
         environ = {key: value for key, value in os.environ.items() if key != "FSQDO_JOB"}
-        self._spawner = Spawner({**environ, **variables})
+        self._spawner = self.spawner = Spawner({**environ, **variables})
+        self._check: Check | None = None
+        if settings is not None and settings.success_check is not None:
+            self._check = Check(settings.success_check, self._spawner, well_ended(settings))
         self._new_function_slot = None if func is None else _function_slots(func)
 
     def prepare(self, claim: Claim, definition: Definition, worker: str) -> Ready:
@@ -88,10 +103,27 @@ class Launcher:
         prepared = ready.prepared
         if self._new_function_slot is None:
             prepared.environ[b"FSQDO_SLOT"] = slot.number
-            return self._spawner.start_prepared(prepared, log.fd)
+            run = self._spawner.start_prepared(prepared, log.fd)
+            return run if self._check is None else self._checked(self._check, run, prepared, log)
         slot.function = slot.function or self._new_function_slot()
         env = {**prepared, "FSQDO_SLOT": str(slot.index)}
-        return slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd)
+        cwd = ready.definition.options.cwd
+        run = slot.function.start(ready.definition.task, log.fd, env, cwd)
+        return run if self._check is None else self._checked(self._check, run, self._spawner.prepare("", env, cwd), log)
+
+    def check(self, ready: Ready, ended: Ended, worker: str, log: Appender) -> CheckedRun | None:
+        """Check what a function of this process did; None when there is no `success_check`."""
+        if self._check is None:
+            return None
+        claim, definition, _ = ready
+        env = {**definition.options.env, "FSQDO_WORKER": worker, "FSQDO_TASK_ID": str(definition.id)}
+        env["FSQDO_ATTEMPT"] = str(claim.name.attempt)
+        return self._checked(self._check, ended, self._spawner.prepare("", env, definition.options.cwd), log)
+
+    @staticmethod
+    def _checked(check: Check, run: Run | Ended, prepared: Prepared, log: Appender) -> CheckedRun:
+        started = run.started if isinstance(run, Run) else time.monotonic() - run.elapsed_s
+        return CheckedRun(run, check, lambda code: check.start(prepared.environ, prepared.cwd, log.fd, code), started)
 
     def _command(self, definition: Definition) -> str:
         if self._script is not None:
@@ -120,6 +152,8 @@ class Slot:
         The process; None when there is none.
     stopped_as
         "" or how the attempt counts because it was told to stop: "failed" (time limit), "interrupted", "killed".
+    limit_s
+        The time limit of what runs.
     due
         When its clock wants something, on the monotonic clock.
     """
@@ -140,6 +174,7 @@ class Slot:
         self.attempt: Attempt | None = None
         self.run: Run | Any | None = None
         self.stopped_as = ""
+        self.limit_s = NEVER
         self._stop_at = self._kill_at = NEVER
 
     @property
@@ -150,9 +185,31 @@ class Slot:
     def begin(self, ready: Ready, store: Store, member: Member, launcher: Launcher, limit_s: float) -> None:
         """Start the process of a task; errors as of `Launcher.start`."""
         self.run = launcher.start(self, ready, self._open_log(store, member))
-        self._stop_at = self.run.started + limit_s
+        self.limit(limit_s)
         if self.claim is not None and self.attempt is not None:
             member.journal.started(self.claim.key, self.attempt.started_at, self.index, self._log_first, self.run.pid)
+            self._announce(member)
+
+    def begin_check(self, ready: Ready, store: Store, member: Member, launcher: Launcher, ended: Ended, limit_s: float) -> bool:
+        """Begin the check of what a function of this process did; False when there is none."""
+        self.run = launcher.check(ready, ended, member.name, self._open_log(store, member))
+        if self.run is None:
+            return False
+        self.limit(limit_s)
+        self._announce(member)
+        return True
+
+    def _announce(self, member: Member) -> None:
+        """Have the process of the check stand in the journal, too, for those who clear up after a worker that died."""
+        if isinstance(self.run, CheckedRun) and self.claim is not None and self.attempt is not None:
+            note, key, started_at, first = member.journal.started, self.claim.key, self.attempt.started_at, self._log_first
+            self.run.announce = announcing(lambda pid: note(key, started_at, self.index, first, pid))
+
+    def limit(self, limit_s: float) -> None:
+        """Set the time limit of what runs, counted from its start; nothing when it was told to stop already."""
+        self.limit_s = limit_s
+        if self.run is not None and not self.stopped_as:
+            self._stop_at = self.run.started + limit_s
 
     def _open_log(self, store: Store, member: Member) -> Appender:
         if self._log is None:
@@ -180,12 +237,14 @@ class Slot:
         if self.run is not None:
             self.run.kill()
 
-    def enforce(self, now: float, limit_s: float, grace_s: float) -> None:
+    def enforce(self, now: float, limit: str, grace_s: float) -> None:
         """Do what its clock wants: stop at the time limit, kill when the grace is over."""
         if now >= self._kill_at:
             self.kill()
         elif now >= self._stop_at:
-            self.stop("failed", f"time limit of {limit_s:g} s", grace_s)
+            self.stop("failed", limit, grace_s)
+            if self.attempt is not None:
+                self.attempt.cause = TIME_LIMIT
 
     def poll(self) -> tuple[Attempt, str] | None:
         """How the attempt ended, as (attempt, kind); None while it runs."""
@@ -196,7 +255,7 @@ class Slot:
         attempt.elapsed_s, attempt.cpu_s, attempt.max_rss_kb = ended.elapsed_s, ended.cpu_s, ended.max_rss_kb
         attempt.exit_code, attempt.signal, attempt.result = ended.exit_code, ended.signal, ended.result
         attempt.detail = ended.error or ""
-        attempt.reason = attempt.reason or ended.reason
+        attempt.reason, attempt.cause = attempt.reason or ended.reason, attempt.cause or ended.cause
         self.note_output(attempt)
         kind = "succeeded" if ended.exit_code == 0 else "failed"
         if not self.stopped_as:

@@ -22,6 +22,7 @@ ORDER = [
     "ids",
     "names",
     "template",
+    "rules",
     "task",
     "settings",
     "places",
@@ -34,7 +35,11 @@ ORDER = [
     "recovery",
     "claims",
     "policy",
+    "limits",
     "member",
+    "workeroptions",
+    "guard",
+    "failures",
     "inputs",
     "load",
     "rows",
@@ -47,7 +52,8 @@ ORDER = [
     "runner",
     "function_child",
     "functions",
-    "workeroptions",
+    "health",
+    "checks",
     "recorder",
     "slots",
     "worker",
@@ -59,7 +65,7 @@ ORDER = [
     "queue",
     "cli",
 ]
-PURE = ("errors", "ids", "names", "template", "task", "settings", "walltime")
+PURE = ("errors", "ids", "names", "template", "rules", "task", "settings", "walltime")
 
 CHANGES = frozenset(
     [

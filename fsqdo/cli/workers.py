@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fsqdo.cli.options import DURATION, SLOTS, command, dry_run_option, is_verbose, json_option, queue_argument, verbose_option
-from fsqdo.cli.output import aligned, counted, json_line, printable, say, write_lines
+from fsqdo.cli.output import aligned, complain, counted, json_line, printable, say, write_lines
 
 
 @command(
@@ -26,19 +26,27 @@ fsqdo do Blat --script "analyze -a {a} -b {b}"
 @click.option("--runtime", "runtime_s", type=DURATION, help="Stop everything and exit after this time: 90, 8h, 1:30:00.")
 @click.option("--script", metavar="TEXT", help="Run TEXT with the task after it, or with {key} filled in from an object task.")
 @click.option("--func", metavar="MODULE:NAME", help="Call this Python function with each task.")
+@click.option("--max-fails", type=int, metavar="K", help="Claim no more after K of its tasks failed for good.")
+@click.option("--health-check", metavar="COMMAND", help="Run it first; exit with 1 when it does not exit 0.")
+@click.option(
+    "--bad-node-after", type=int, metavar="K", help="Exit when the first K tasks all fail at once; 0: never. Without it 5."
+)
 @verbose_option
-def do_command(queue: str, **options: Any) -> None:
+def do_command(queue: str, **options: Any) -> int:
     """Work: run tasks of a queue until there are no more.
 
     Exits when nothing is pending and nothing runs that a task waits for. SIGTERM, SIGINT and SIGUSR1 stop it in order: running
-    tasks are stopped and go back to pending.
+    tasks are stopped and go back to pending. The exit code is 1 when it ended because something was wrong: the health check,
+    too many failures, or a machine on which everything fails.
     """
     from fsqdo.queue import connect
 
     if options["slots"] == "auto":
         options["slots"] = len(os.sched_getaffinity(0))
     asked = {key: value for key, value in options.items() if value is not None}
-    say(str(connect(queue).do(verbose=is_verbose(), **asked)))
+    summary = connect(queue).do(verbose=is_verbose(), **asked)
+    say(str(summary))
+    return int(summary.trouble)
 
 
 @command(
@@ -54,17 +62,20 @@ def workers_command(queue: str, as_json: bool) -> None:
     """List the workers of a queue.
 
     The first column is yes for a worker that is known to be alive, no for one proven dead (recover takes its tasks back), and
-    ? where neither is known.
+    ? where neither is known. Those that ended because something was wrong are named on stderr, until the queue is resumed.
     """
     from fsqdo.queue import connect
 
-    workers = connect(queue).workers()
+    found = connect(queue)
+    workers = found.workers()
     if as_json:
         write_lines(map(json_line, workers))
         return
     rows = [["Alive", "Worker", "Host", "Pid", "Slots", "Started", "Running"]]
     rows += [[_alive(w["alive"]), w["name"], *map(_cell, _columns(w)), _running(w["running"])] for w in workers]
     write_lines(aligned(rows, (3, 4)))
+    for text in found.troubles():
+        complain(f"ended: {text}")
 
 
 def _columns(worker: dict[str, Any]) -> list[object]:
