@@ -178,12 +178,19 @@ class Claimer:
         """Find where to claim next; False when nothing is pending."""
         self._looked = time.monotonic()
         for priority in self._store.priorities():
-            if self._names and priority == self._priority:
+            if self._names and priority == self._priority and not self._interrupted(priority):
                 return True  # stay with this bundle
             if self._settle_at(priority):
                 return True
         self._names = []
         return False
+
+    def _interrupted(self, priority: int) -> bool:
+        """Whether tasks lie beside the bundles of a priority, and come first (`interrupted_first`)."""
+        if not self._store.settings.interrupted_first:
+            return False
+        beside = _tasks_among(self._store.names(f"pending/{priority}"))
+        return any(name.id not in self.unfit for _, name in beside)
 
     def _settle_at(self, priority: int) -> bool:
         """Choose a bundle of this priority and list it; False when there is nothing in any."""

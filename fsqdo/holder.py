@@ -8,6 +8,7 @@ import time
 from fsqdo import requirements
 from fsqdo.claims import Claim, Claimer
 from fsqdo.errors import FencedError, InputError, TaskError
+from fsqdo.failures import pause_after_too_many
 from fsqdo.member import Member
 from fsqdo.names import PackName, moved_by_hand
 from fsqdo.packs import definition_of, open_pack
@@ -112,7 +113,13 @@ class Holder:
         outcome = decide(entry.name, str(entry.name), options, self._store.settings, member.name, attempt, kind)
         member.journal.append(outcome)
         member.journal.sync()
-        return complete(self._store, f"{member.directory}/{file}", outcome, task.definition if task else None, attempt.detail)
+        source, definition = f"{member.directory}/{file}", task.definition if task else None
+        moved = complete(self._store, source, outcome, definition, attempt.detail)
+        if attempt.pauses:
+            self._store.pause(attempt.pauses)
+        if outcome.outcome == "failed":
+            pause_after_too_many(self._store)
+        return moved
 
     # ------------------------------------------------------------ packs
     def open(self, entry: Entry) -> list[Entry]:

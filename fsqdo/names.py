@@ -20,6 +20,7 @@ from fsqdo.ids import shard_of
 WORKER_FILE = "worker.json"
 DRAIN = "DRAIN"
 PAUSED = "PAUSED"
+RESUMED = "RESUMED"
 QUEUE_FILE = "queue.json"
 STATE_DIRS = ("waiting", "pending", "running", "succeeded", "failed", "killed")
 TREE_DIRS = (

@@ -285,24 +285,42 @@ class Queue:
         return results(self.store)
 
     def status(self) -> dict[str, Any]:
-        """Name, user, state (Active, Paused), number of tasks by state, number of blocked ones."""
+        """Name, user, state (Active, Paused), number of tasks by state, number of blocked ones.
+
+        Also `reason` where a paused queue has one, and `trouble`: what workers said that ended because something was wrong.
+        """
         counts = self.store.counts()
         blocked = 0
         if counts[State.WAITING]:
             from fsqdo.requirements import blocked as blocked_entries
 
             blocked = sum(entry.name.size for entry in blocked_entries(self.store))
-        return {
+        reason = self.store.pause_reason()
+        status: dict[str, Any] = {
             "name": self.name,
             "user": self.settings.created_by,
-            "state": "Paused" if self.store.paused() else "Active",
+            "state": "Active" if reason is None else "Paused",
             "ntasks": {state.value: count for state, count in counts.items()},
             "blocked": blocked,
         }
+        if reason:
+            status["reason"] = reason
+        if troubles := self.troubles():
+            status["trouble"] = troubles
+        return status
+
+    def troubles(self) -> list[str]:
+        """What workers said that ended because something was wrong, since the queue was last resumed: `<worker>: …`."""
+        if self.store.ls("trouble") is None:
+            return []
+        from fsqdo.failures import troubles
+
+        return troubles(self.store)
 
     def __str__(self) -> str:
         status = self.status()
-        lines = [f"{self.name} is {status['state']}"]
+        reason = f": {_plain(status['reason'])}" if "reason" in status else ""
+        lines = [f"{self.name} is {status['state']}{reason}"]
         for state, count in status["ntasks"].items():
             if count or state != State.KILLED.value:
                 note = f"  ({status['blocked']} blocked)" if state == State.WAITING.value and status["blocked"] else ""
@@ -311,6 +329,7 @@ class Queue:
 
                     note = misfits(self.store)
                 lines.append(f"{state:10} {count}{note}")
+        lines += [f"trouble    {_plain(text)}" for text in status.get("trouble", ())]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -383,12 +402,15 @@ class Queue:
         return moved + requirements.promote(self.store)
 
     # ------------------------------------------------------------ the queue as a whole
-    def pause(self) -> None:
-        """No more claims, by anybody, within about a second; what runs goes on."""
-        self.store.write(names.PAUSED, b"")
+    def pause(self, reason: str = "") -> None:
+        """No more claims, by anybody, within about a second; what runs goes on. The reason is what `status` then shows."""
+        self.store.pause(" ".join(reason.split()))
 
     def resume(self) -> None:
-        """Claims again."""
+        """Claims again; what has failed so far does not count towards `max_fails` any more."""
+        from fsqdo.failures import forgive
+
+        forgive(self.store)
         self.store.unlink(names.PAUSED)
 
     def drain(self, workers: Iterable[str] | None = None) -> int:
@@ -446,6 +468,9 @@ class Queue:
         max_tasks: int | None = None,
         runtime_s: float | None = None,
         script: str | None = None,
+        max_fails: int | None = None,
+        health_check: str | None = None,
+        bad_node_after: int | None = None,
         report: Callable[[str], None] | None = None,
         verbose: bool = False,
         **resources: Any,
@@ -465,13 +490,19 @@ class Queue:
             Start no more attempts; end before so many seconds are over.
         script
             Template that makes a command of each task: `"analyze -a {a}"`.
+        max_fails
+            Claim no more after so many tasks failed for good here.
+        health_check
+            Command that must exit 0 before the first claim, in place of the queue's.
+        bad_node_after
+            End when the first so many different tasks all fail within seconds; 0: never. None: 5, for a callable never.
         resources
             cores, gpus, mem_mb, nodes, mpirun, pin, stagger_s, grace_s: see `WorkerOptions`.
 
         Returns
         -------
         Summary
-            Numbers of attempts by how they ended, and why the worker ended.
+            Numbers of attempts by how they ended, why the worker ended, and whether that was `trouble`.
         """
         from fsqdo.worker import Worker
         from fsqdo.workeroptions import WorkerOptions
@@ -485,6 +516,9 @@ class Queue:
             runtime_s=runtime_s,
             script=script,
             func=func,
+            max_fails=max_fails,
+            health_check=health_check,
+            bad_node_after=bad_node_after,
             verbose=verbose,
             **more,
         )
@@ -514,6 +548,11 @@ class Queue:
         from fsqdo.jobs import ended_jobs
 
         return ended_jobs(self.store)
+
+
+def _plain(text: str) -> str:
+    """Text from a file that anybody may have written, without what could steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 __all__ = ["IdSet", "Queue", "connect", "create", "qlist"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fsqdo import requirements
 from fsqdo.claims import Claim
 from fsqdo.errors import StorageError
+from fsqdo.failures import Failures
 from fsqdo.member import Member
 from fsqdo.names import shard_name
 from fsqdo.policy import Attempt, decide
@@ -46,11 +47,20 @@ class Recorder:
         A task was not where it should have been: fenced, or moved by hand; the next look at the own directory tells.
     """
 
-    def __init__(self, store: Store, member: Member, summary: Summary, report: Callable[[str], None], verbose: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        member: Member,
+        summary: Summary,
+        report: Callable[[str], None],
+        verbose: bool,
+        failures: Failures | None = None,
+    ) -> None:
         self._store = store
         self._member = member
         self._report = report
         self._verbose = verbose
+        self._failures = failures
         self._unsaved: list[_Unsaved] = []
         self._ended: list[tuple[int, bool]] = []
         self.summary = summary
@@ -81,6 +91,8 @@ class Recorder:
             attempt.elapsed_s = time.monotonic() - attempt.started
         outcome = decide(claim.name, claim.key, options, self._store.settings, self._member.name, attempt, kind)
         self.summary.count(outcome.outcome)
+        if self._failures is not None and (outcome.outcome != "succeeded" or self._failures.watching):
+            self._failures.saw(claim.name, outcome, attempt)
         if self._verbose or outcome.outcome == "failed":
             self._report(f"task {claim.name.id} {outcome.outcome}: {outcome.how()} ({attempt.elapsed_s:.3f} s)")
         source = f"{self._member.directory}/{claim.file}"

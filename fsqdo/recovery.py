@@ -220,4 +220,4 @@ def give_back(store: Store, src: str, name: TaskName, worker: str, crashed: bool
         to = failed_path(failed_once_more(name), worker)
         complete(store, src, Outcome(str(name), "failed", to, ended_at=utc_now(), reason=reason, worker=worker), definition)
         return False
-    return store.move(src, f"{requirements.pending_place(fresh, options)}/{fresh.file}")
+    return store.move(src, f"{requirements.returned_place(store.settings, fresh, options)}/{fresh.file}")

@@ -17,6 +17,7 @@ from fsqdo.errors import TaskError
 from fsqdo.ids import IdSet, shard_of
 from fsqdo.names import PackName, TaskName, moved_by_hand, parse_bundle, parse_entry, pending_dir, waiting_dir
 from fsqdo.packs import definition_of
+from fsqdo.settings import Settings
 from fsqdo.store import Entry, Store
 from fsqdo.task import FINAL_STATES, Options, State
 
@@ -82,6 +83,14 @@ def pending_place(name: TaskName | PackName, options: Options) -> str:
     """Directory in which this task or marker is pending, relative to the queue."""
     priority = priority_of(name, options)
     return f"pending/{priority}" if isinstance(name, PackName) else pending_dir(priority, name.id)
+
+
+def returned_place(settings: Settings, name: TaskName, options: Options) -> str:
+    """Directory in which an interrupted task is pending: with `interrupted_first` beside the bundles of its priority.
+
+    What lies there is claimed before any bundle (it is where a person's `mv` would put it, too).
+    """
+    return f"pending/{priority_of(name, options)}" if settings.interrupted_first else pending_place(name, options)
 
 
 def place(

@@ -71,6 +71,8 @@ class Ended(NamedTuple):
         Traceback of a function's exception.
     reason
         In words, where exit code and signal do not say it.
+    cause
+        "", or `rules.SUCCESS_CHECK`: the command ended well, and the check after it did not.
     """
 
     exit_code: int | None
@@ -81,6 +83,7 @@ class Ended(NamedTuple):
     result: Any = None
     error: str | None = None
     reason: str | None = None
+    cause: str = ""
 
     @property
     def succeeded(self) -> bool:

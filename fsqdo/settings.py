@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from fsqdo.errors import FormatError, InputError
+from fsqdo.errors import FormatError, InputError, short
+from fsqdo.rules import Ends, read_actions, read_ends, read_percentage
 
 FORMAT = 1
 
@@ -26,12 +27,26 @@ class Settings:
         A task recovered from dead workers more often than this fails: it may be what kills them.
     time_limit_s
         When a task is stopped that sets no limit itself, in seconds; None: never.
+    time_limit
+        The same as a percentage of the median of what succeeded so far: "300%"; None: no such limit. The lower one counts.
     time_request_s
         How long a task is expected to run that does not say so, in seconds.
     time_request
         "auto": how long a task is expected to run that does not say so is learnt from those that ran so far.
     requires
         "succeed": a requirement must succeed; "finish": it must only end, as in qdo 0.5.
+    retry_on, no_retry_on
+        Ends (see `rules`) after which a failed task is run again, if it may be at all; after which it is not. No retry_on: all.
+    exit_codes
+        Ends with a meaning of their own: end -> succeed, fail, retry, restart or pause.
+    success_check
+        A command that must exit 0 after the task did, before the task has succeeded.
+    max_fails
+        When so many tasks have failed for good since the last resume the queue is paused; None: never.
+    health_check
+        A command that each worker runs before its first claim; if it does not exit 0 the worker ends.
+    interrupted_first
+        Whether interrupted tasks run before others of their priority.
     durability
         "normal": moves are not synced (a power cut may undo the last seconds); "paranoid": they are.
     """
@@ -47,6 +62,14 @@ class Settings:
     time_request: str | None = None
     requires: str = "succeed"
     durability: str = "normal"
+    time_limit: str | None = None
+    retry_on: Ends = ()
+    no_retry_on: Ends = ()
+    exit_codes: Mapping[str, str] = field(default_factory=dict)
+    success_check: str | None = None
+    max_fails: int | None = None
+    health_check: str | None = None
+    interrupted_first: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,8 +87,29 @@ class Settings:
         for key, words in _WORDS.items():
             if getattr(self, key) not in words:
                 problems.append(f"{key} is {getattr(self, key)!r}, but must be one of {', '.join(map(_word, words))}")
+        problems += self._policy_problems()
         if problems:
             raise InputError("; ".join(problems))
+
+    def _policy_problems(self) -> Iterator[str]:
+        """What is wrong with the settings on failures; lists and the mapping get their one written form here."""
+        for key, read in _READERS:
+            try:
+                value = getattr(self, key)
+                object.__setattr__(self, key, read(() if value is None else value, key))  # frozen only once it is made
+            except InputError as error:
+                yield error.message
+        if self.time_limit is not None and read_percentage(self.time_limit) is None:
+            hint = "; seconds are time_limit_s" if _number(self.time_limit) else ""
+            yield f'time_limit is {short(self.time_limit)}, but must be a percentage of at least 100, "300%", or null{hint}'
+        if self.max_fails is not None and (type(self.max_fails) is not int or self.max_fails < 1):
+            yield f"max_fails is {self.max_fails!r}, but must be an integer of at least 1, or null"
+        for key in ("success_check", "health_check"):
+            value = getattr(self, key)
+            if value is not None and not _command(value):
+                yield f"{key} is {short(value)}, but must be a command, or null"
+        if type(self.interrupted_first) is not bool:
+            yield f"interrupted_first is {self.interrupted_first!r}, but must be true or false"
 
     def to_json(self) -> bytes:
         """The content of queue.json: one object over several lines, for people to read and edit."""
@@ -118,6 +162,11 @@ class Settings:
 
 _FIXED = ("name", "created_at", "created_by")
 SETTABLE = tuple(f.name for f in fields(Settings) if f.name not in (*_FIXED, "extra"))
+_READERS: tuple[tuple[str, Callable[[Any, str], object]], ...] = (
+    ("retry_on", read_ends),
+    ("no_retry_on", read_ends),
+    ("exit_codes", read_actions),
+)
 _WORDS = {"requires": ("succeed", "finish"), "durability": ("normal", "paranoid"), "time_request": ("auto", None)}
 
 
@@ -128,3 +177,9 @@ def _word(value: str | None) -> str:
 def _number(value: object) -> bool:
     # The bound also keeps out NaN and infinity, which JSON readers accept and no sleep does.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e12 < value < 1e12
+
+
+def _command(value: object) -> bool:
+    return (
+        isinstance(value, str) and bool(value.strip()) and "\0" not in value and value.encode(errors="ignore").decode() == value
+    )

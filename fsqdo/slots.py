@@ -9,13 +9,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsqdo import allocation
+from fsqdo.checks import Check, CheckedRun, announcing, well_ended
 from fsqdo.claims import Claim
 from fsqdo.errors import TaskError
 from fsqdo.journal import log_path
 from fsqdo.member import Member
 from fsqdo.policy import Attempt, begin
 from fsqdo.resources import UNBOUND, Resources, Share, parallel_command, pinned
+from fsqdo.rules import TIME_LIMIT
 from fsqdo.runner import Ended, Prepared, Run, Spawner
+from fsqdo.settings import Settings
 from fsqdo.store import Appender, Store
 from fsqdo.task import Definition, Options, command_from
 
@@ -51,10 +54,23 @@ class Launcher:
         Environment variables that are the same for all tasks.
     resources, mpirun
         What the worker has, and the words that start its parallel tasks.
+    settings
+        Of the queue; `success_check` is the one that counts here.
+
+    Attributes
+    ----------
+    spawner
+        What starts its commands.
     """
 
     def __init__(
-        self, script: str | None, func: str | None, variables: dict[str, str], resources: Resources, mpirun: Sequence[str]
+        self,
+        script: str | None,
+        func: str | None,
+        variables: dict[str, str],
+        resources: Resources,
+        mpirun: Sequence[str],
+        settings: Settings,
     ) -> None:
         self._script = script
         self._resources = resources
@@ -63,7 +79,10 @@ class Launcher:
         self._variables = variables
         # The batch job is the worker's, not the task's: a worker started by a task must not claim to be in it.
         environ = {key: value for key, value in os.environ.items() if key != "FSQDO_JOB"}
-        self._spawner = Spawner({**environ, **variables})
+        self._spawner = self.spawner = Spawner({**environ, **variables})
+        self._check: Check | None = None
+        if settings.success_check is not None:
+            self._check = Check(settings.success_check, self._spawner, well_ended(settings))
         self._new_function_slot = None if func is None else _function_slots(func)
 
     def prepare(self, claim: Claim, definition: Definition, worker: str) -> Ready:
@@ -99,19 +118,21 @@ class Launcher:
         BusyError
             The machine is short of something; give the task back.
         """
-        share = slot.share
         if self._new_function_slot is not None:
             return self._start_function(slot, ready, log)
-        prepared = ready.prepared
+        run, prepared = self._start_command(slot, ready, log)
+        return run if self._check is None else self._checked(self._check, run, prepared, log)
+
+    def _start_command(self, slot: Slot, ready: Ready, log: Appender) -> tuple[Any, Prepared]:
+        share, prepared = slot.share, ready.prepared
         prepared.environ[b"FSQDO_SLOT"] = slot.number
-        if share is not None and share.gpus:
+        if share is None:
+            return self._spawner.start_prepared(prepared, log.fd), prepared
+        if share.gpus:
             self._resources.apply(share, prepared.environ)
-        if share is not None and ready.definition.options.parallel:
-            prepared = self._parallel(prepared, ready.definition.options, share)
-        if share is None or not share.cpus:
-            return self._spawner.start_prepared(prepared, log.fd)
+        whole = self._parallel(prepared, ready.definition.options, share) if ready.definition.options.parallel else prepared
         with pinned(share.cpus):
-            return self._spawner.start_prepared(prepared, log.fd)
+            return self._spawner.start_prepared(whole, log.fd), prepared
 
     def _parallel(self, prepared: Prepared, options: Options, share: Share) -> Prepared:
         """The same command, run in all its ranks."""
@@ -122,16 +143,33 @@ class Launcher:
 
     def _start_function(self, slot: Slot, ready: Ready, log: Appender) -> Any:
         slot.function = slot.function or self._new_function_slot()  # type: ignore[misc]
+        definition, share = ready.definition, slot.share
         env = {**ready.prepared, "FSQDO_SLOT": str(slot.index)}
-        if slot.share is None:
-            return slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd)
-        env |= self._resources.variables(slot.share)
-        with pinned(slot.share.cpus):
-            run = slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd)
-        if slot.share.cpus:  # its process may be the one that did the task before
+        if share is not None:
+            env |= self._resources.variables(share)
+        cpus = () if share is None else share.cpus
+        with pinned(cpus):
+            run = slot.function.start(definition.task, log.fd, env, definition.options.cwd)
+        if cpus:  # its process may be the one that did the task before
             with suppress(OSError):
-                os.sched_setaffinity(run.pid, slot.share.cpus)
-        return run
+                os.sched_setaffinity(run.pid, cpus)
+        if self._check is None:
+            return run
+        return self._checked(self._check, run, self._spawner.prepare("", env, definition.options.cwd), log)
+
+    def check(self, ready: Ready, ended: Ended, worker: str, log: Appender) -> CheckedRun | None:
+        """Check what a function of this process did; None when there is no `success_check`."""
+        if self._check is None:
+            return None
+        claim, definition, _ = ready
+        env = {**definition.options.env, "FSQDO_WORKER": worker, "FSQDO_TASK_ID": str(definition.id)}
+        env["FSQDO_ATTEMPT"] = str(claim.name.attempt)
+        return self._checked(self._check, ended, self._spawner.prepare("", env, definition.options.cwd), log)
+
+    @staticmethod
+    def _checked(check: Check, run: Run | Ended, prepared: Prepared, log: Appender) -> CheckedRun:
+        started = run.started if isinstance(run, Run) else time.monotonic() - run.elapsed_s
+        return CheckedRun(run, check, lambda code: check.start(prepared.environ, prepared.cwd, log.fd, code), started)
 
     def _command(self, definition: Definition) -> str:
         if self._script is not None:
@@ -162,6 +200,8 @@ class Slot:
         The process; None when there is none.
     stopped_as
         "" or how the attempt counts because it was told to stop: "failed" (time limit), "interrupted", "killed".
+    limit_s
+        The time limit of what runs.
     due
         When its clock wants something, on the monotonic clock.
     """
@@ -186,6 +226,7 @@ class Slot:
         self.attempt: Attempt | None = None
         self.run: Run | Any | None = None
         self.stopped_as = ""
+        self.limit_s = NEVER
         self._stop_at = self._kill_at = NEVER
 
     @property
@@ -196,9 +237,31 @@ class Slot:
     def begin(self, ready: Ready, store: Store, member: Member, launcher: Launcher, limit_s: float) -> None:
         """Start the process of a task; errors as of `Launcher.start`."""
         self.run = launcher.start(self, ready, self._open_log(store, member))
-        self._stop_at = self.run.started + limit_s
+        self.limit(limit_s)
         if self.claim is not None and self.attempt is not None:
             member.journal.started(self.claim.key, self.attempt.started_at, self.index, self._log_first, self.run.pid)
+            self._announce(member)
+
+    def begin_check(self, ready: Ready, store: Store, member: Member, launcher: Launcher, ended: Ended, limit_s: float) -> bool:
+        """Begin the check of what a function of this process did; False when there is none."""
+        self.run = launcher.check(ready, ended, member.name, self._open_log(store, member))
+        if self.run is None:
+            return False
+        self.limit(limit_s)
+        self._announce(member)
+        return True
+
+    def _announce(self, member: Member) -> None:
+        """Have the process of the check stand in the journal, too, for those who clear up after a worker that died."""
+        if isinstance(self.run, CheckedRun) and self.claim is not None and self.attempt is not None:
+            note, key, started_at, first = member.journal.started, self.claim.key, self.attempt.started_at, self._log_first
+            self.run.announce = announcing(lambda pid: note(key, started_at, self.index, first, pid))
+
+    def limit(self, limit_s: float) -> None:
+        """Set the time limit of what runs, counted from its start; nothing when it was told to stop already."""
+        self.limit_s = limit_s
+        if self.run is not None and not self.stopped_as:
+            self._stop_at = self.run.started + limit_s
 
     def _open_log(self, store: Store, member: Member) -> Appender:
         if self._log is None:
@@ -226,12 +289,14 @@ class Slot:
         if self.run is not None:
             self.run.kill()
 
-    def enforce(self, now: float, limit_s: float, grace_s: float) -> None:
+    def enforce(self, now: float, limit: str, grace_s: float) -> None:
         """Do what its clock wants: stop at the time limit, kill when the grace is over."""
         if now >= self._kill_at:
             self.kill()
         elif now >= self._stop_at:
-            self.stop("failed", f"time limit of {limit_s:g} s", grace_s)
+            self.stop("failed", limit, grace_s)
+            if self.attempt is not None:
+                self.attempt.cause = TIME_LIMIT
 
     def poll(self) -> tuple[Attempt, str] | None:
         """How the attempt ended, as (attempt, kind); None while it runs."""
@@ -242,7 +307,7 @@ class Slot:
         attempt.elapsed_s, attempt.cpu_s, attempt.max_rss_kb = ended.elapsed_s, ended.cpu_s, ended.max_rss_kb
         attempt.exit_code, attempt.signal, attempt.result = ended.exit_code, ended.signal, ended.result
         attempt.detail = ended.error or ""
-        attempt.reason = attempt.reason or ended.reason
+        attempt.reason, attempt.cause = attempt.reason or ended.reason, attempt.cause or ended.cause
         self.note_output(attempt)
         kind = "succeeded" if ended.exit_code == 0 else "failed"
         if not self.stopped_as:

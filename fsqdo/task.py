@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from fsqdo.errors import InputError, TaskError, short
 from fsqdo.ids import IdSet, is_range_text
 from fsqdo.names import check_priority
+from fsqdo.rules import Ends, read_ends
 
 
 class State(str, Enum):
@@ -146,6 +147,8 @@ class Options:
         How long it is expected to need; when it is stopped. Seconds.
     max_retries
         How often it is run again after a failure; None leaves it to the queue.
+    retry_on, no_retry_on
+        Ends (see `rules`) after which it is run again at all, and after which it is not; None leaves it to the queue.
     name, tags
         For people; a name can also be required within one load.
     env, cwd
@@ -165,6 +168,8 @@ class Options:
     time_request_s: float | None = None
     time_limit_s: float | None = None
     max_retries: int | None = None
+    retry_on: Ends | None = None
+    no_retry_on: Ends | None = None
     name: str | None = None
     tags: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -221,6 +226,8 @@ def _option_problems(o: Options) -> Iterable[str]:
             yield f"{key} is {short(value)}, but must be an integer of at least {lowest}"
     if isinstance(o.ranks, int) and isinstance(o.nodes, int) and o.ranks < o.nodes:
         yield f"ranks is {o.ranks}, but must be at least as many as the {o.nodes} nodes"
+    if o.retry_on is not None or o.no_retry_on is not None:
+        yield from _ends_problems(o)
     for key in ("time_request_s", "time_limit_s"):
         value = getattr(o, key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12):
@@ -235,6 +242,16 @@ def _option_problems(o: Options) -> Iterable[str]:
         yield f"env is {short(o.env)}, but must map names to texts (no NUL; no = in a name)"
     if o.cwd is not None and not (isinstance(o.cwd, str) and o.cwd and _plain(o.cwd)):
         yield f"cwd {short(o.cwd)} cannot be a directory"
+
+
+def _ends_problems(o: Options) -> Iterable[str]:
+    """What is wrong with the ends that decide on retries; they get their one written form here."""
+    for key in ("retry_on", "no_retry_on"):
+        if getattr(o, key) is not None:
+            try:
+                object.__setattr__(o, key, read_ends(getattr(o, key), key))  # frozen only once it is made
+            except InputError as error:
+                yield error.message
 
 
 def _words(tags: Any) -> Any:

@@ -18,8 +18,11 @@ from typing import Any
 from fsqdo import allocation, resources, upkeep
 from fsqdo.claims import Claim, Claimer
 from fsqdo.errors import FencedError, FsqdoError, StorageError, TaskError
+from fsqdo.failures import Failures, note
 from fsqdo.fit import Fit
+from fsqdo.health import unfit
 from fsqdo.journal import lookup
+from fsqdo.limits import Limits
 from fsqdo.member import Member
 from fsqdo.names import DRAIN, TaskName, moved_by_hand, parse_opening, parse_task
 from fsqdo.packs import claimed_definition, drop
@@ -27,7 +30,8 @@ from fsqdo.policy import Attempt, begin
 from fsqdo.recorder import Recorder
 from fsqdo.recovery import complete, drain
 from fsqdo.requirements import pending_place
-from fsqdo.runner import BusyError, SpawnError
+from fsqdo.rules import TIME_LIMIT
+from fsqdo.runner import BusyError, Ended, SpawnError
 from fsqdo.signals import Signals
 from fsqdo.slots import NEVER, NO_OPTIONS, Launcher, Ready, Slot
 from fsqdo.store import Store
@@ -75,7 +79,7 @@ class Worker:
         self._resources = resources.of_worker(options, os.environ)
         self._inline: Callable[[Any], Any] | None = options.func if callable(options.func) else None
         function = options.func if isinstance(options.func, str) else None
-        self._launcher = Launcher(options.script, function, variables, self._resources, options.mpirun or ())
+        self._launcher = Launcher(options.script, function, variables, self._resources, options.mpirun or (), store.settings)
         self._slots = [Slot(index) for index in range(options.slots)]
         self._summary = Summary()
         self._kept: list[Ready] = []
@@ -88,6 +92,9 @@ class Worker:
         self._stopping = ""
         self._draining = ""
         self._passes = upkeep.Passes(store)
+        self._limits = Limits(store)
+        self._failures = Failures(store, options, self._report)
+        self._examined = False
 
     # ------------------------------------------------------------ the loop
     def run(self) -> Summary:
@@ -97,7 +104,9 @@ class Worker:
             while True:
                 self._join()
                 try:
+                    self._examine()
                     self._serve()
+                    self._guarded(partial(self._act_on_failures, last=True))
                     self._leave()
                     break
                 except FencedError as error:
@@ -125,7 +134,7 @@ class Worker:
             restarts=allocation.restarts(os.environ),
         )
         self._claimer = Claimer(self._store, self._member.name, self._report, self._fit.judge)
-        self._recorder = Recorder(self._store, self._member, self._summary, self._report, options.verbose)
+        self._recorder = Recorder(self._store, self._member, self._summary, self._report, options.verbose, self._failures)
         now = time.monotonic()
         self._next_scan = now + SCAN_S
         self._next_sync = now + SYNC_S
@@ -135,6 +144,31 @@ class Worker:
             self._next_try = self._idle_since = now + random.uniform(0, self._options.stagger_s)
         self._paused = False
         self._pause_s = _IDLE_FIRST_S
+
+    def _examine(self) -> None:
+        """Run the health check, once; a worker on an unfit machine drains before it has claimed anything."""
+        command = self._options.health_check or self._store.settings.health_check
+        if command is None or self._examined:
+            return
+        self._examined = True
+
+        def unwanted() -> bool:
+            return bool(self._signals.got) or time.monotonic() >= self._deadline - self._grace_s
+
+        why = unfit(
+            self._store, self._member.name, command, self._launcher.spawner, lambda s: self._signals.wait(s, []), unwanted
+        )
+        if why:
+            self._draining, self._summary.trouble = why, True
+            self._report(f"this worker ends without a claim: {why}")
+            self._guarded(partial(note, self._store, self._member.name, why))
+
+    def _act_on_failures(self, last: bool = False) -> None:
+        """Do what failures lead to beyond their own task."""
+        if self._failures.why and not self._draining:
+            self._draining, self._summary.trouble = self._failures.why, True
+        if self._failures.due and self._failures.act(self._member.name, last):
+            self._paused, self._next_pause_look = True, time.monotonic() + 1.0
 
     def _leave(self) -> None:
         for slot in self._slots:
@@ -169,10 +203,12 @@ class Worker:
             now = time.monotonic()
             self._obey(now)
             ended = self._reap(now)
-            if ended and (self._ahead or self._claimer.ready) and self._may_start(now):
+            if ended and not self._failures.careful and (self._ahead or self._claimer.ready) and self._may_start(now):
                 self._fill(now, eager=True)  # the next ones run while these are recorded
             for claim, definition, options, attempt, kind in ended:
                 self._record(claim, definition, options, attempt, kind)
+            if self._failures.due or self._failures.why:
+                self._guarded(self._act_on_failures)
             self._guarded(self._recorder.look)
             if self._recorder.pending and (now >= self._next_try or self._stopping):
                 self._guarded(self._recorder.save_again)
@@ -227,10 +263,12 @@ class Worker:
             self._stop("its time is over")
         for slot in self._slots:
             if now >= slot.due:
-                slot.enforce(now, self._limit_s(slot.options), self._grace_s)
+                slot.enforce(now, self._limits.words(slot.options, slot.limit_s), self._grace_s)
         if now >= self._next_scan or self._recorder.missed:
             self._next_scan, self._recorder.missed = now + SCAN_S, False
             self._guarded(self._scan)
+            for slot in self._busy() if self._limits.changing else ():
+                slot.limit(self._limits.of(slot.options))
         if now >= self._next_sync:
             self._next_sync = now + SYNC_S
             self._guarded(self._member.journal.sync)
@@ -260,7 +298,7 @@ class Worker:
             slot.stop("interrupted", why, self._grace_s * 0.8)
 
     def _limit_s(self, options: Options) -> float:
-        return options.time_limit_s or self._store.settings.time_limit_s or NEVER
+        return self._limits.of(options)
 
     def _scan(self) -> None:
         """Look into the own directory for a fence, orders, and claims whose reply was lost."""
@@ -395,7 +433,7 @@ class Worker:
 
         Never the last ones of a bundle, which others may look for; and what is not begun soon is put back (`_obey`).
         """
-        if self._typical_s > _SHORT_S or self._paused or self._draining:
+        if self._typical_s > _SHORT_S or self._paused or self._draining or self._failures.careful:
             return
         most = min(len(self._slots), _AHEAD_MOST)
         if self._options.max_tasks is not None:
@@ -452,7 +490,7 @@ class Worker:
         if self._options.verbose:
             self._report(f"task {claim.name.id} starts, attempt {claim.name.attempt}")
         if self._inline is not None:
-            self._call(slot, definition, attempt, self._inline)
+            self._call(slot, ready, attempt, self._inline)
         else:
             self._begin(slot, ready, attempt)
 
@@ -516,8 +554,9 @@ class Worker:
             self._record_slot(slot, attempt, "interrupted")
             self._trouble(error)
 
-    def _call(self, slot: Slot, definition: Definition, attempt: Attempt, function: Callable[[Any], Any]) -> None:
-        """Run a function of this process, to its end."""
+    def _call(self, slot: Slot, ready: Ready, attempt: Attempt, function: Callable[[Any], Any]) -> None:
+        """Run a function of this process, to its end; its `success_check`, if there is one, goes on in the slot."""
+        definition = ready.definition
         os.environ["FSQDO_TASK_ID"] = str(definition.id)
         limit_s = self._limit_s(slot.options)
         left_s = max(0.001, self._deadline - self._grace_s - time.monotonic())
@@ -526,9 +565,10 @@ class Worker:
             result = self._signals.call(function, definition.task, min(limit_s, left_s))
             attempt.result = None if result is None else upkeep.json_able(result)
         except Signals.TimeUp:
-            kind, attempt.reason = "failed", f"time limit of {limit_s:g} s"
+            kind, attempt.cause = "failed", TIME_LIMIT
+            attempt.reason = self._limits.words(slot.options, limit_s)
             if left_s < limit_s:
-                kind, attempt.reason = "interrupted", "its worker's time is over"
+                kind, attempt.cause, attempt.reason = "interrupted", "", "its worker's time is over"
         except Signals.Interrupted:
             kind, attempt.reason = "interrupted", "stopped by a signal"
         except KeyboardInterrupt:
@@ -540,6 +580,10 @@ class Worker:
             kind, attempt.reason = "failed", f"{type(error).__name__}: {error}"
             attempt.detail = "".join(traceback.format_exception(error))
         attempt.elapsed_s = time.monotonic() - attempt.started
+        if kind == "succeeded" and self._store.settings.success_check is not None:
+            ended = Ended(0, None, 0.0, 0, attempt.elapsed_s, attempt.result)
+            if slot.begin_check(ready, self._store, self._member, self._launcher, ended, limit_s):
+                return
         self._record_slot(slot, attempt, kind)
 
     # ------------------------------------------------------------ record

@@ -45,6 +45,12 @@ class WorkerOptions:
         Template that makes a command of each task.
     func
         `package.module:function` to be called with each task in a forked child per slot, or a callable, called here.
+    max_fails
+        Claim no more after so many of its tasks have failed for good.
+    health_check
+        Command to be run before the first claim, in place of the queue's.
+    bad_node_after
+        End when the first so many different tasks all fail at once; 0: never. None: 5, or 0 for a callable.
     report
         Called with each line that people should see.
     verbose
@@ -65,11 +71,15 @@ class WorkerOptions:
     runtime_s: float | None = None
     script: str | None = None
     func: str | Callable[[Any], Any] | None = None
+    max_fails: int | None = None
+    health_check: str | None = None
+    bad_node_after: int | None = None
     report: Callable[[str], None] = lambda text: print(f"fsqdo: {text}", file=sys.stderr)  # noqa: T201
     verbose: bool = False
 
     def __post_init__(self) -> None:
-        for key, lowest in (("slots", 1), ("cores", 1), ("gpus", 0), ("mem_mb", 1), ("nodes", 1), ("max_tasks", 0)):
+        lowest_values = {"slots": 1, "cores": 1, "gpus": 0, "mem_mb": 1, "nodes": 1, "max_tasks": 0, "max_fails": 1}
+        for key, lowest in {**lowest_values, "bad_node_after": 0}.items():
             value = getattr(self, key)
             if value is not None and (type(value) is not int or value < lowest):
                 raise InputError(f"{key} is {value!r}, but must be an integer of at least {lowest}")
@@ -77,6 +87,8 @@ class WorkerOptions:
             value = getattr(self, key)
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0):
                 raise InputError(f"{key} is {value!r}, but must be a number of seconds")
+        if self.health_check is not None and (not self.health_check.strip() or "\0" in self.health_check):
+            raise InputError(f"health_check is {self.health_check!r}, but must be a command")
         if self.func is not None and self.script is not None:
             raise InputError("a worker has a script or a function, not both")
         if callable(self.func) and self.slots != 1:
@@ -101,7 +113,7 @@ def _mpirun(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 @dataclass
 class Summary:
-    """What a worker did: numbers of attempts, and why it ended."""
+    """What a worker did: numbers of attempts, and why it ended; `trouble`: because something was wrong, with work left."""
 
     succeeded: int = 0
     failed: int = 0
@@ -109,6 +121,7 @@ class Summary:
     interrupted: int = 0
     killed: int = 0
     why: str = ""
+    trouble: bool = False
 
     def __str__(self) -> str:
         parts = [f"{self.succeeded} succeeded", f"{self.failed} failed"]

@@ -22,6 +22,7 @@ ORDER = [
     "ids",
     "names",
     "template",
+    "rules",
     "task",
     "settings",
     "places",
@@ -34,7 +35,12 @@ ORDER = [
     "recovery",
     "claims",
     "policy",
+    "limits",
     "member",
+    "allocation",
+    "workeroptions",
+    "guard",
+    "failures",
     "inputs",
     "load",
     "rows",
@@ -47,11 +53,11 @@ ORDER = [
     "runner",
     "function_child",
     "functions",
-    "allocation",
-    "workeroptions",
     "resources",
     "durations",
     "fit",
+    "health",
+    "checks",
     "recorder",
     "slots",
     "worker",
@@ -70,7 +76,7 @@ ORDER = [
     "queue",
     "cli",
 ]
-PURE = ("errors", "ids", "names", "template", "task", "settings", "walltime")
+PURE = ("errors", "ids", "names", "template", "rules", "task", "settings", "walltime")
 
 CHANGES = frozenset(
     [

@@ -154,12 +154,76 @@ def _no_option(value: str, ctx: click.Context | None) -> str:
     return value
 
 
+class LimitType(DurationType):
+    """A time limit: a span of time, or a percentage of the median as text: `300%`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read either; the library judges the percentage."""
+        if isinstance(value, str) and value.strip().endswith("%"):
+            return value.strip()
+        return super().convert(value, param, ctx)
+
+
+class EndsType(_Type):
+    """Exit codes and signals: `75,64-78,SIGBUS`."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the list."""
+        from fsqdo.rules import read_ends
+
+        try:
+            return read_ends(value, "the list")
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ActionType(_Type):
+    """What exit codes mean: `85=restart`, or `85,SIGBUS=restart`."""
+
+    name = "code=action"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read one or several codes and their action."""
+        from fsqdo.rules import read_actions
+
+        if isinstance(value, tuple):
+            return value
+        codes, equals, action = str(value).rpartition("=")
+        if not equals:
+            self.fail(f"{value!r} is not of the form CODE=ACTION, as in 85=restart", param, ctx)
+        words = [code.strip() for code in codes.split(",")]
+        try:
+            return tuple(read_actions(dict.fromkeys(words, action.strip()), "the option").items())
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+def joined_actions(given: Sequence[Sequence[tuple[str, str]]]) -> dict[str, str]:
+    """The values of a repeated option of `ActionType` as one mapping.
+
+    Raises
+    ------
+    InputError
+        When one code is given two actions.
+    """
+    found: dict[str, str] = {}
+    for code, action in (pair for pairs in given for pair in pairs):
+        if found.setdefault(code, action) != action:
+            raise InputError(f"--exit-codes says {found[code]} and {action} for {code}")
+    return found
+
+
 QUEUE = QueueType()
 IDS = IdsType()
 PRIORITY = PriorityType()
 DURATION = DurationType()
 ENV = EnvType()
 SLOTS = SlotsType()
+LIMIT = LimitType()
+ENDS = EndsType()
+ACTION = ActionType()
 
 queue_argument = click.argument("queue", type=QUEUE)
 
@@ -194,6 +258,8 @@ _TASK_OPTIONS = [
     click.option("--requires", type=IDS, multiple=True, help="Ids that must have succeeded first: 1-16,20. Repeatable."),
     click.option("--after", type=IDS, multiple=True, help="Ids that must have ended first, however. Repeatable."),
     click.option("--max-retries", type=int, metavar="N", help="Run it again up to N times when it fails."),
+    click.option("--retry-on", type=ENDS, metavar="LIST", help="Only after these exit codes and signals: 75,64-78,SIGBUS."),
+    click.option("--no-retry-on", type=ENDS, metavar="LIST", help="Not after these."),
     click.option("--time-limit", "time_limit_s", type=DURATION, help="Stop it after this time: 90, 30m, 1:30:00."),
     click.option("--time-request", "time_request_s", type=DURATION, help="How long it is expected to need."),
     click.option("--cores", type=int, metavar="N", help="Cores it uses. Without it 1."),

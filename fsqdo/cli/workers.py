@@ -38,13 +38,20 @@ fsqdo do Blat --script "analyze -a {a} -b {b}"
 @click.option("--pin", is_flag=True, default=None, help="Keep each task on processors of its own.")
 @click.option("--stagger", "stagger_s", type=DURATION, help="Wait at random up to this time before the first task.")
 @click.option("--grace", "grace_s", type=DURATION, help="Time that stopped tasks have to end. Without it 10.")
+@click.option("--max-fails", type=int, metavar="K", help="Claim no more after K of its tasks failed for good.")
+@click.option("--health-check", metavar="COMMAND", help="Run it first; exit with 1 when it does not exit 0.")
+@click.option(
+    "--bad-node-after", type=int, metavar="K", help="Exit when the first K tasks all fail at once; 0: never. Without it 5."
+)
 @verbose_option
-def do_command(queue: str, **options: Any) -> None:
+def do_command(queue: str, **options: Any) -> int:
     """Work: run tasks of a queue until there are no more.
 
     Exits when nothing is pending and nothing runs that a task waits for. SIGTERM, SIGINT and SIGUSR1 stop it in order: running
     tasks are stopped and go back to pending. In a batch job it does that by itself before the job's time is over; SIGUSR1
-    then only says that this is near: it claims no more.
+    then only says that this is near: it claims no more. The
+    exit code is 1 when it ended because something was wrong: the health check, too many failures, or a machine on which
+    everything fails.
     """
     from fsqdo.queue import connect
 
@@ -58,6 +65,7 @@ def do_command(queue: str, **options: Any) -> None:
     say(str(summary))
     if "FSQDO_JOB" in os.environ and "drained" in summary.why:
         _cancel_queued(opened.store)
+    return int(summary.trouble)
 
 
 def _cancel_queued(store: Store) -> None:
@@ -87,17 +95,20 @@ def workers_command(queue: str, as_json: bool) -> None:
     """List the workers of a queue.
 
     The first column is yes for a worker that is known to be alive, no for one proven dead (recover takes its tasks back), and
-    ? where neither is known.
+    ? where neither is known. Those that ended because something was wrong are named on stderr, until the queue is resumed.
     """
     from fsqdo.queue import connect
 
-    workers = connect(queue).workers()
+    found = connect(queue)
+    workers = found.workers()
     if as_json:
         write_lines(map(json_line, workers))
         return
     rows = [["Alive", "Worker", "Host", "Pid", "Slots", "Started", "Running"]]
     rows += [[_alive(w["alive"]), w["name"], *map(_cell, _columns(w)), _running(w["running"])] for w in workers]
     write_lines(aligned(rows, (3, 4)))
+    for text in found.troubles():
+        complain(f"ended: {text}")
 
 
 def _columns(worker: dict[str, Any]) -> list[object]:

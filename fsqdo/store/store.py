@@ -22,6 +22,8 @@ from fsqdo.store.system import fs
 from fsqdo.store.tree import Tree, is_shared, make_directory
 from fsqdo.task import State, utc_now
 
+_REASON_BYTES = 1000
+
 
 class Entry(NamedTuple):
     """One name in the tree that stands for a task, or for the tasks of a pack.
@@ -105,6 +107,19 @@ class Store(Tree):
         if listed is None:
             raise QueueNotFoundError(f"the queue at {self.directory} is gone")
         return names.PAUSED in listed
+
+    def pause_reason(self) -> str | None:
+        """What PAUSED says: its first line, "" for one that `touch` made; None when the queue is not paused."""
+        if not self.paused():
+            return None
+        lines = (self.read(names.PAUSED) or b"")[:_REASON_BYTES].decode(errors="replace").strip().splitlines()
+        return lines[0] if lines else ""
+
+    def pause(self, reason: str = "") -> bool:
+        """Make PAUSED, with a reason in it; False when it was there already, which then keeps its own reason."""
+        if self.paused():
+            return False
+        return self.write(names.PAUSED, f"{reason}\n".encode(errors="replace") if reason else b"")
 
     # ------------------------------------------------------------ ids
     def next_id(self) -> int:

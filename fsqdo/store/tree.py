@@ -164,6 +164,19 @@ class Tree:
         finally:
             _close_quietly(fd)
 
+    def read_tail(self, relative: str, most: int) -> bytes:
+        """Read the last bytes of a file, at most so many; a missing one has none."""
+        fd = self._open_there(relative)
+        if fd is None:
+            return b""
+        try:
+            os.lseek(fd, max(0, os.lseek(fd, 0, os.SEEK_END) - most), os.SEEK_SET)
+            return _read_all(fd)
+        except OSError as error:
+            raise StorageError(error, "read", self.path(relative)) from None
+        finally:
+            _close_quietly(fd)
+
     def link_count(self, relative: str) -> int:
         """Number of names the file has; 0 when it is gone. Two after a client was killed in the middle of a rename."""
         path = self.path(relative)
