@@ -6,12 +6,10 @@ in a session of its own, which stands in the journal as the attempt's, so that n
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from fsqdo.errors import StorageError, TaskError
-from fsqdo.rules import SUCCESS_CHECK, action_table
+from fsqdo.rules import SUCCESS_CHECK, action_table, end_of
 from fsqdo.runner import BusyError, Ended, Run, Spawner
 from fsqdo.settings import Settings
 
@@ -19,11 +17,11 @@ Announce = Callable[[int], None]
 
 
 def well_ended(settings: Settings) -> Callable[[Ended], bool]:
-    """What tells whether an end is a success: exit code 0, or one that `exit_codes` calls so."""
-    if not settings.exit_codes:
+    """What tells whether an end is a success: exit code 0, or an end that `exit_codes` calls so."""
+    well = {end for end, action in action_table(settings.exit_codes).items() if action == "succeed"}
+    if not well:
         return lambda ended: ended.exit_code == 0
-    table = action_table(settings.exit_codes)
-    return lambda ended: ended.exit_code == 0 or (ended.exit_code is not None and table.get(ended.exit_code) == "succeed")
+    return lambda ended: ended.exit_code == 0 or end_of(ended.exit_code, ended.signal) in well
 
 
 class Check:
@@ -110,7 +108,7 @@ class CheckedRun:
         if self._killed:
             return _failed(task, "it was stopped before it began")
         try:
-            self._run = self._start(task.exit_code or 0)
+            self._run = self._start(end_of(task.exit_code, task.signal) or 0)
         except BusyError:
             return None  # asked again with the next poll
         except TaskError as error:
@@ -147,8 +145,3 @@ def announcing(started: Callable[[int], None]) -> Announce:
             return
 
     return announce
-
-
-def in_bytes(environ: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """An environment as `Prepared` has it."""
-    return {os.fsencode(key): os.fsencode(value) for key, value in environ.items()}

@@ -17,7 +17,7 @@ from fsqdo.task import Outcome, State, utc_now
 from fsqdo.workeroptions import WorkerOptions
 
 TROUBLE_DIR = "trouble"
-_REST = 20.0
+_REST = 10.0
 
 
 class Failures:
@@ -48,11 +48,10 @@ class Failures:
         self.why = ""
         self.due = False
         self.watching = not self._guard.over
-        self._strict = options.max_fails is not None or store.settings.max_fails is not None
 
     @property
     def careful(self) -> bool:  # noqa: D102  (see Attributes)
-        return self.watching or self._strict
+        return self.watching or self._max_fails is not None
 
     def saw(self, name: TaskName, outcome: Outcome, attempt: Attempt) -> None:
         """An attempt has ended, and is about to be recorded."""
@@ -71,7 +70,7 @@ class Failures:
                 self._uncounted = self.due = True
 
     def act(self, worker: str, last: bool = False) -> bool:
-        """Do what is due; whether the queue was paused.
+        """Do what is due; whether the queue is paused now, by this or by another worker that saw too many failures.
 
         Parameters
         ----------
@@ -91,10 +90,10 @@ class Failures:
             self._pauses = ""
         now = time.monotonic()
         if self._uncounted and (last or now >= self._next_count):
-            paused = pause_after_too_many(self._store, self._report) or paused
+            paused = pause_after_too_many(self._store, self._report) or paused or self._store.paused()
             self._uncounted = False
             ended = time.monotonic()
-            self._next_count = ended + _REST * (ended - now)  # a twentieth of the time at most
+            self._next_count = ended + _REST * (ended - now)  # a tenth of the time at most
         self.due = self._uncounted
         return paused
 

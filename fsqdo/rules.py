@@ -108,6 +108,8 @@ def read_actions(given: Any, key: str) -> dict[str, str]:
             problems.append(f"{key} has {short(item)} in it, but its codes are written like {_EXAMPLE}")
         elif action not in ACTIONS:
             problems.append(f"{key} says {short(action)} for {item}, but must say one of {', '.join(ACTIONS)}")
+        elif (end, action) == (SUCCESS_CHECK, "succeed"):
+            problems.append(f"{key} says succeed for {SUCCESS_CHECK}, which then says nothing: leave out the check")
         else:
             twice = [owners[n] for n in _numbers(end) if owners.setdefault(n, str(end)) != str(end)]
             if twice:

@@ -106,7 +106,7 @@ def test_a_command(queue: fsqdo.Queue, seam: System) -> None:
 def test_a_failure_costs_its_story_more(queue: fsqdo.Queue, seam: System) -> None:
     queue.add_multiple(["exit 3"] * 100)
     with counted(seam) as calls:
-        assert queue.do(report=lambda text: None).failed == 100
+        assert queue.do(bad_node_after=0, report=lambda text: None).failed == 100
     counts = Counter(calls)
     assert (counts["rename"] // 100, counts["open"] // 100) == (2, 2), counts
 

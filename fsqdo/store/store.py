@@ -109,10 +109,14 @@ class Store(Tree):
         return names.PAUSED in listed
 
     def pause_reason(self) -> str | None:
-        """What PAUSED says: its first line, "" for one that `touch` made; None when the queue is not paused."""
+        """What PAUSED says: its first line, "" for one that `touch` made or nobody else may read; None when not paused."""
         if not self.paused():
             return None
-        lines = (self.read(names.PAUSED) or b"")[:_REASON_BYTES].decode(errors="replace").strip().splitlines()
+        try:
+            content = self.read(names.PAUSED) or b""
+        except StorageError:
+            return ""  # it pauses by being there
+        lines = content[:_REASON_BYTES].decode(errors="replace").strip().splitlines()
         return lines[0] if lines else ""
 
     def pause(self, reason: str = "") -> bool:
