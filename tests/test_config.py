@@ -183,7 +183,7 @@ profiles:
             "1: dir is '$NOT_SET_HERE/q', but $NOT_SET_HERE is not set in the environment",
             f"2: the file has no key 'defalt_profile'; the keys are {', '.join(keys)}; did you mean 'default_profile'?",
             "3: default_profile is 'lcal', which is none of the profiles local, a, b, c, d, e, f, g, h; did you mean 'local'?",
-            "5: system is 'lokal', but must be one of local; did you mean 'local'?",
+            f"5: system is 'lokal', but must be one of {', '.join(config.SYSTEMS)}; did you mean 'local'?",
             "6: these profiles extend each other: b, c",
             f"8: the profile 'd' has no `system`; the systems are {', '.join(config.SYSTEMS)}",
             # of a key that stands twice the last value counts, so the one on line 9 is not looked at
