@@ -271,8 +271,8 @@ IDS = {
     "slurm": "5;fake", "pbs": "5.s", "torque": "5.s", "sge": "5", "lsf": "5", "htcondor": "5@h", "flux": "ƒ5",
 }  # fmt: skip
 PIECES = [
-    *IDS.values(), *(["|", "<", ">", "(", "-----", "[]", "4", "0.5", "R", "F", "RUNNING", "DONE", "EXIT", "INACTIVE", "RUN", "history", "queue", "qw", "Job", "é"]),
-    " ", "\n", "\t", "\r", "Job Id: ", "    job_state = ", "11/22/2026 23:52:59",
+    *IDS.values(), "|", "<", ">", "(", "-----", "[]", "4", "0.5", "R", "F", "RUNNING", "DONE", "EXIT", "INACTIVE", "RUN", "é",
+    "history", "queue", "qw", "Job", " ", "\n", "\t", "\r", "Job Id: ", "    job_state = ", "11/22/2026 23:52:59",
 ]  # fmt: skip
 TEXT = st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(max_size=40)
 
