@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -43,20 +45,27 @@ def run(command: Sequence[str], timeout_s: float = ANSWER_S) -> Reply:
         When it does not answer in time.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
-            check=False,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            timeout=timeout_s,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        raise UnclearError(f"{command[0]} did not answer for {timeout_s:g} s") from None
     except OSError as error:
         raise BatchError(f"{command[0]} cannot be run: {error.strerror}", "is it on PATH here?") from None
-    return Reply(done.returncode, done.stdout, done.stderr)
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+        except BaseException as error:
+            # The whole group: what a shell script of ours has started holds the pipes open, and would be waited for.
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise UnclearError(f"{command[0]} did not answer for {timeout_s:g} s") from None
+            raise
+    return Reply(process.returncode, stdout, stderr)
 
 
 def jobs(queue: QueueLike) -> list[Job]:

@@ -146,7 +146,9 @@ class JobSpec:
             if not _ENV_NAME.match(name):
                 raise InputError(f"{name!r} cannot be the name of an environment variable")
         for what in ("account", "batch_queue", "constraint", "after"):
-            line(f"the {what.replace('_', ' ')} of a job", getattr(self, what) or "")
+            value = getattr(self, what)
+            if value is not None and not line(f"the {what.replace('_', ' ')} of a job", value).strip():
+                raise InputError(f"the {what.replace('_', ' ')} of a job is empty", "leave it out")
         for text in self.directives:
             line("a directive of a job", text)
         self._check_texts()

@@ -5,12 +5,10 @@
 pattern=$1
 shift
 case $# in 0 | 1) exit 0 ;; esac
-said=$(LC_ALL=C "$@" 2>&1) && {
-    printf '%s\n' "$said"
-    exit 0
-}
+said=$(LC_ALL=C "$@" 2>&1)
 code=$?
-printf '%s\n' "$said" >&2
+[ -z "$said" ] || printf '%s\n' "$said" >&2
+[ "$code" -ne 0 ] || exit 0
 # Something else was wrong if it died without a word, or said anything that is not this.
 [ -n "$said" ] || exit "$code"
 if printf '%s\n' "$said" | grep -v '^[[:space:]]*$' | grep -Eivq -e "$pattern"; then exit "$code"; fi

@@ -210,7 +210,8 @@ def well_formed(pattern: re.Pattern[str], batch_ids: Iterable[str]) -> list[str]
 
 def cancel(command: Sequence[str], ended: str, batch_ids: Sequence[str]) -> list[str]:
     """The command that cancels; messages that match the pattern `ended` (grep -E) mean jobs that have ended already."""
-    return [*helper("cancel.sh"), ended, *command, *batch_ids]
+    # Without an id some of them would end everything.
+    return [*helper("cancel.sh"), ended, *command, *batch_ids] if batch_ids else ["true"]
 
 
 def joint_state(states: Iterable[JobState]) -> JobState:

@@ -69,8 +69,9 @@ $id|"*) ;; *) missing="$missing $id" ;; esac
     ids=$(IFS=, && echo "$*")
     if known=$(sacct $option -X -n -P -o JobID,State -j "$ids" 2>/dev/null); then
         printf '%s\n' "$known" | with_suffix
-    elif private=$(scontrol $option show config | sed -n 's/^PrivateData[[:blank:]]*=[[:blank:]]*//p') && [ -n "$private" ]; then
-        case $private in *jobs* | *all*) return ;; esac
+    elif [ -n "$suffix" ]; then
+        private=$(scontrol $option show config | sed -n 's/^PrivateData[[:blank:]]*=[[:blank:]]*//p')
+        case $private in '' | *jobs* | *all*) return ;; esac
         for id do echo "$id|absent"; done | with_suffix
     fi
 }

@@ -1,0 +1,53 @@
+#!/bin/sh
+# "fsqdo-extract-7[1-4]": a job of `fsqdo launch` (profile system: lsf).
+#BSUB -J "fsqdo-extract-7[1-4]"
+#BSUB -o "/data/queues/extract/logs/job-7.log.%I"
+#BSUB -P m1234
+#BSUB -q regular
+#BSUB -R "gpu"
+#BSUB -n 96
+#BSUB -R "span[ptile=32]"
+#BSUB -R "rusage[mem=4000MB]"
+#BSUB -gpu num=8
+#BSUB -W 2
+#BSUB -wa USR1 -wt 1
+#BSUB -r
+#BSUB -w "ended(12)"
+#BSUB -env "none"
+#BSUB -x
+fsqdo_hosts=$(echo "$LSB_MCPU_HOSTS" | awk '{ for (i = 1; i < NF; i += 2) for (n = 0; n < 2; n++) printf "%s ", $i }')
+cd -- '/data/run 1' || exit 1
+# env: clean. What every program expects to be there, should the batch system have left it out.
+export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
+export HOME="${HOME:-$(getent passwd "$(id -u)" | cut -d : -f 6)}"
+export USER="${USER:-$(id -un)}"
+export LOGNAME="${LOGNAME:-$USER}"
+export A='it'"'"'s $HOME
+'"${0##*}"'#SBATCH --exclusive'
+module load python
+ulimit -c 0
+# In the background, so that this shell can pass on signals that the batch system sends to it alone, and go on afterwards.
+fsqdo_pid= fsqdo_signal=
+fsqdo_pass() {
+    fsqdo_signal=$1
+    if [ -n "$fsqdo_pid" ]; then kill -s "$1" "$fsqdo_pid" 2>/dev/null; fi
+}
+trap 'fsqdo_pass USR1' USR1
+trap 'fsqdo_pass TERM' TERM USR2
+trap 'fsqdo_signal=INT' INT
+blaunch -z "$fsqdo_hosts" apptainer exec 'my image.sif' /usr/bin/python3 /opt/fsqdo do extract -j 16 &
+fsqdo_pid=$!
+# One may have come before there was anybody to pass it to.
+if [ -n "$fsqdo_signal" ]; then fsqdo_pass "$fsqdo_signal"; fi
+# A signal ends `wait` although the workers go on: wait again. 127: they had ended, and their code is known already.
+fsqdo_code=127
+while
+    fsqdo_signal=
+    wait "$fsqdo_pid"
+    fsqdo_said=$?
+    if [ "$fsqdo_said" -ne 127 ]; then fsqdo_code=$fsqdo_said; fi
+    [ -n "$fsqdo_signal" ]
+do :; done
+trap - USR1 TERM USR2 INT
+echo the workers have ended
+exit "$fsqdo_code"

@@ -1,0 +1,37 @@
+#!/bin/sh
+# fsqdo-extract-7: a job of `fsqdo launch` (profile system: torque).
+#PBS -N fsqdo-extract-7
+#PBS -S /bin/sh
+#PBS -j oe
+#PBS -o /data/queues/extract/logs/job-7.log
+#PBS -l nodes=3:ppn=32
+#PBS -l walltime=01:30:00
+#PBS -r y
+#PBS -V
+cd -- '/data/run 1' || exit 1
+export FSQDO_DIR=/data/queues
+export FSQDO_JOB=7
+# In the background, so that this shell can pass on signals that the batch system sends to it alone, and go on afterwards.
+fsqdo_pid= fsqdo_signal=
+fsqdo_pass() {
+    fsqdo_signal=$1
+    if [ -n "$fsqdo_pid" ]; then kill -s "$1" "$fsqdo_pid" 2>/dev/null; fi
+}
+trap 'fsqdo_pass USR1' USR1
+trap 'fsqdo_pass TERM' TERM USR2
+trap 'fsqdo_signal=INT' INT
+mpiexec -n 6 /usr/bin/python3 /opt/fsqdo do extract -j 16 &
+fsqdo_pid=$!
+# One may have come before there was anybody to pass it to.
+if [ -n "$fsqdo_signal" ]; then fsqdo_pass "$fsqdo_signal"; fi
+# A signal ends `wait` although the workers go on: wait again. 127: they had ended, and their code is known already.
+fsqdo_code=127
+while
+    fsqdo_signal=
+    wait "$fsqdo_pid"
+    fsqdo_said=$?
+    if [ "$fsqdo_said" -ne 127 ]; then fsqdo_code=$fsqdo_said; fi
+    [ -n "$fsqdo_signal" ]
+do :; done
+trap - USR1 TERM USR2 INT
+exit "$fsqdo_code"
