@@ -155,7 +155,7 @@ def test_what_is_given_to_launch_comes_before_the_profile(
 def test_a_worker_with_nodes_of_its_own_is_started_once(queue: Queue, system: FakeSystem) -> None:
     _launch(queue, 2, nodes_per_worker=4, mpirun="srun", dry_run=True)
     assert [(spec.nodes, spec.mpirun) for spec in system.specs] == [(4, ())] * 2
-    assert system.specs[0].command[2:] == ("do", "q", "-j", "1", "--nodes-per-worker=4", "--mpirun=srun")
+    assert system.specs[0].command[2:] == ("do", "q", "-j", "1", "--cores=8", "--nodes-per-worker=4", "--mpirun=srun")
 
 
 def test_an_array_is_one_record(queue: Queue, system: FakeSystem) -> None:

@@ -24,7 +24,6 @@ fsqdo do Blat --script "analyze -a {a} -b {b}"
 )
 @queue_argument
 @click.option("-j", "--slots", type=SLOTS, help="Tasks to run at once, or auto: one for each core. Without it 1.")
-@click.option("--cores", type=int, metavar="N", help="Cores that they use in all. Without it those this process may use.")
 @click.option("--timeout", "timeout", type=DURATION, help="Exit after this time without a task: 60, 10m.")
 @click.option("--max-tasks", type=int, metavar="N", help="Exit after N tasks.")
 @click.option("--runtime", "runtime_s", type=DURATION, help="Stop everything and exit after this time: 90, 8h, 1:30:00.")
