@@ -32,7 +32,7 @@ class Request:
     nodes_per_worker
         Nodes that belong to one worker, whose tasks span them.
     cores, gpus, mem_mb
-        For each of the n; None: nothing is said (cores: one each where slots share a worker).
+        For each of the n; None: nothing is said (cores: one each where slots share a worker). Where tasks span nodes: on each.
     walltime_s
         Limit of a job.
     array
@@ -70,7 +70,7 @@ class Shape:
     nodes_per_worker
         Nodes of its one worker, where that has several to itself.
     cores, gpus, mem_mb
-        What each worker gets; None: nothing is said.
+        What each worker gets, on each of its nodes; None: nothing is said.
     """
 
     count: int
@@ -134,7 +134,7 @@ def plan(request: Request, profile: Profile) -> Plan:
     """
     _check_numbers(request)
     if request.nodes_per_worker is not None:
-        shapes = _with_nodes_of_their_own(request)
+        shapes = _with_nodes_of_their_own(request, profile)
     elif request.packed:
         shapes = (_packed(request, profile),)
     else:
@@ -173,7 +173,7 @@ def _plain(request: Request) -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-def _with_nodes_of_their_own(request: Request) -> tuple[Shape, ...]:
+def _with_nodes_of_their_own(request: Request, profile: Profile) -> tuple[Shape, ...]:
     """Workers whose tasks span nodes: a job for each, all n slots in one if it is packed."""
     if request.nodes is not None or request.workers_per_node is not None:
         raise InputError(
@@ -182,8 +182,12 @@ def _with_nodes_of_their_own(request: Request) -> tuple[Shape, ...]:
         )
     own = request.nodes_per_worker or 1
     if request.packed:
-        return (_sized(request, Shape(request.jobs, request.n or 1, own, nodes_per_worker=own)),)
-    return tuple(_sized(request, replace(shape, nodes=own, nodes_per_worker=own)) for shape in _plain(request))
+        shapes: tuple[Shape, ...] = (Shape(request.jobs, request.n or 1),)
+    else:
+        shapes = _plain(request)
+    whole = profile.cores_per_node if request.cores is None and request.says_cores else None
+    sized = (_sized(request, replace(shape, nodes=own, nodes_per_worker=own)) for shape in shapes)
+    return tuple(replace(shape, cores=whole or shape.cores) for shape in sized)
 
 
 def _packed(request: Request, profile: Profile) -> Shape:
@@ -284,12 +288,10 @@ def _on_node(shape: Shape, request: Request, profile: Profile) -> list[str]:
     problems = []
     for name, of_worker, each, there, key in needs:
         asked = (of_worker or 0) * shape.workers_per_node
-        there_is = None if there is None else there * (shape.nodes_per_worker or 1)
-        if there_is is not None and asked > there_is:
+        if there is not None and asked > there:
             workers = _many(shape.workers_per_node, "worker")
             product = f"{workers} of {_many(shape.slots, 'slot')} with {each} {name} each are {asked}"
-            own = "" if shape.nodes_per_worker is None else f" on each of {_many(shape.nodes_per_worker, 'node')}"
-            problems.append(f"{product}, but there are {there}{own} ({key})")
+            problems.append(f"{product} on a node, but there are {there} ({key})")
     return problems
 
 
@@ -303,7 +305,8 @@ def _words(shape: Shape, array: bool) -> str:
         size = f"{_many(shape.nodes, 'node')}, {_many(shape.workers_per_node, 'worker')} a node of {slots}"
     else:
         size = f"one worker of {slots}"
-    more = [f", {_each(value, shape.slots)} {name} a slot" for name, value in _got(shape) if value]
+    slot = "slot and node" if shape.nodes_per_worker else "slot"
+    more = [f", {_each(value, shape.slots)} {name} a {slot}" for name, value in _got(shape) if value]
     return f"{jobs} {'of' if size[0].isdigit() else 'with'} {size}{''.join(more)}"
 
 

@@ -463,7 +463,6 @@ class Queue:
         func: str | Callable[[Any], Any] | None = None,
         *,
         slots: int = 1,
-        cores: int | None = None,
         timeout: float | None = None,
         max_tasks: int | None = None,
         runtime_s: float | None = None,
@@ -482,8 +481,8 @@ class Queue:
         func
             Called with each task as it was added: a callable (in this process, one after the other), or
             `"package.module:function"` (in a forked child per slot). None: tasks are commands.
-        slots, cores
-            Tasks at once, and the cores that they use in all (None: those this process may use).
+        slots
+            Tasks at once.
         timeout
             End after so many seconds without a task, instead of when the queue is drained.
         max_tasks, runtime_s
@@ -510,7 +509,6 @@ class Queue:
         more: dict[str, Any] = resources if report is None else {"report": report, **resources}
         options = WorkerOptions(
             slots=slots,
-            cores=cores,
             idle_s=timeout,
             max_tasks=max_tasks,
             runtime_s=runtime_s,

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 import fsqdo
+from fsqdo.batch import get_system
+from fsqdo.config import load_config
+from fsqdo.errors import BatchError
 from tests import terminal
 from tests.checker import read_queue
 
@@ -51,6 +54,47 @@ def test_every_example_is_listed_and_tested() -> None:
     listed = set(re.findall(r"^\| \[(\w+)\]\((\w+)\)", (EXAMPLES / "README.md").read_text("utf-8"), re.MULTILINE))
     assert listed == {(name, name) for name in there}
     assert there == {name.removeprefix("test_") for name in globals() if name.startswith("test_")} & there
+
+
+CONFIGS = {
+    "slurm": [("batch", "200"), ("debug", "8"), ("gpu", "8 --gpus-per-worker 1"), ("clean", "8")],
+    "perlmutter-like": [
+        ("cpu", "512"),
+        ("gpu", "16 --gpus-per-worker 1 --cores-per-worker 16"),
+        ("debug", "8"),
+        ("container", "9"),
+    ],
+    "pbs": [("workq", "72"), ("express", "8"), ("project", "8")],
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config(scratch: Scratch, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files load without a word, and each of their profiles can be launched with, as far as its system is there."""
+    path = EXAMPLES / "config" / f"{name}.yaml"
+    scratch.env["FSQDO_CONFIG"] = str(path)
+    monkeypatch.setenv("FSQDO_CONFIG", str(path))
+    config = load_config()
+    assert config.sources == (str(path),)
+    assert {profile for profile, _ in CONFIGS[name]} == set(config.profiles) - {"local", "base"}
+    code, shown = terminal.run("fsqdo config", scratch.cwd, scratch.env)
+    assert code == 0 and str(path) in shown
+    fsqdo.create("Blat")
+    for profile, words in CONFIGS[name]:
+        try:
+            get_system(config.profiles[profile].system)
+        except BatchError:
+            pytest.skip(f"this release has no {config.profiles[profile].system}")
+        scratch.env["FSQDO_DIR"] = os.environ["FSQDO_DIR"]
+        line = f"fsqdo launch Blat {words} --pack --walltime 20:00 --profile {profile} --dry-run"
+        code, text = terminal.run(line, scratch.cwd, scratch.env)
+        assert code == 0, text
+        assert f"profile {profile} ({config.profiles[profile].system})" in text
+        assert " do Blat -j " in text
+
+
+def test_every_configuration_is_tested() -> None:
+    assert {path.stem for path in (EXAMPLES / "config").iterdir()} == set(CONFIGS)
 
 
 def test_priorities(scratch: Scratch) -> None:

@@ -81,16 +81,17 @@ def test_where_a_node_is_not_known_a_packed_job_has_one() -> None:
 
 def test_a_system_without_nodes_has_one_worker_a_job() -> None:
     assert _shape(n=64, packed=True, slots=8, one_node=True, says_cores=False) == Shape(1, 64)
-    with pytest.raises(InputError, match="64 slots with 1 cores each are 64, but there are 32"):
+    with pytest.raises(InputError, match="64 slots with 1 cores each are 64 on a node, but there are 32"):
         _plan(n=64, packed=True, one_node=True)
 
 
 def test_nodes_for_each_worker() -> None:
-    assert _shape(n=3, nodes_per_worker=2) == Shape(3, 1, nodes=2, nodes_per_worker=2)
-    assert _shape(n=4, packed=True, nodes_per_worker=2, cores=16) == Shape(1, 4, nodes=2, nodes_per_worker=2, cores=64)
+    assert _shape(BARE, n=3, nodes_per_worker=2) == Shape(3, 1, nodes=2, nodes_per_worker=2)
+    assert _shape(n=3, nodes_per_worker=2) == Shape(3, 1, nodes=2, nodes_per_worker=2, cores=32), "all of its nodes"
+    assert _shape(n=2, packed=True, nodes_per_worker=4, cores=16) == Shape(1, 2, nodes=4, nodes_per_worker=4, cores=32)
     with pytest.raises(InputError, match="neither --nodes nor --workers-per-node"):
         _plan(n=4, packed=True, nodes_per_worker=2, nodes=2)
-    with pytest.raises(InputError, match="5 slots with 16 cores each are 80, but there are 32 on each of 2 nodes"):
+    with pytest.raises(InputError, match="5 slots with 16 cores each are 80 on a node, but there are 32"):
         _plan(n=5, packed=True, nodes_per_worker=2, cores=16)
 
 
@@ -116,7 +117,7 @@ def test_arrays() -> None:
         ({"n": 64, "packed": True, "slots": 8},
          "1 job of 2 nodes, 4 workers a node of 8 slots, 1 core a slot: 64 tasks at once"),
         ({"n": 3, "array": True}, "3 jobs (an array) with one worker of 1 slot: 3 tasks at once"),
-        ({"n": 2, "nodes_per_worker": 4}, "2 jobs of 4 nodes, one worker of 1 slot: 2 tasks at once"),
+        ({"n": 2, "nodes_per_worker": 4}, "2 jobs of 4 nodes, one worker of 1 slot, 32 cores a slot and node: 2 tasks at once"),
         ({"n": 12, "nodes": 4, "packed": True},
          "1 job of 4 nodes, 1 worker a node of 3 slots, 10.7 cores a slot: 12 tasks at once"),
     ],
@@ -133,14 +134,14 @@ def test_the_plan_in_words(request_: dict[str, Any], expected: str) -> None:
          "not one task fits on a node: a node of the profile 'node' has 32 cores, 64 for each"),
         (NODE, {"n": 4, "packed": True, "gpus": 5}, "4 GPUs, 5 for each task"),
         (NODE, {"n": 4, "packed": True, "mem_mb": 65_000}, "64000 MiB of memory, 65000 for each task"),
-        (NODE, {"n": 1, "gpus": 5}, "1 worker of 1 slot with 5 GPUs each are 5, but there are 4 (gpus_per_node)"),
-        (NODE, {"n": 80, "slots": 40}, "1 worker of 40 slots with 1 cores each are 40, but there are 32 (cores_per_node)"),
+        (NODE, {"n": 1, "gpus": 5}, "1 worker of 1 slot with 5 GPUs each are 5 on a node, but there are 4 (gpus_per_node)"),
+        (NODE, {"n": 80, "slots": 40}, "1 worker of 40 slots with 1 cores each are 40 on a node, but there are 32 (cores_per_node)"),
         (NODE, {"n": 100, "packed": True, "nodes": 2},
          "2 nodes of 32 tasks at once hold 64, not 100: a node of the profile 'node' has 32 cores, 1 for each task"),
         (NODE, {"n": 100, "packed": True, "nodes": 2, "workers_per_node": 8},
          "2 nodes of 8 tasks at once hold 16, not 100: --workers-per-node is 8"),
         (NODE, {"n": 80, "packed": True, "workers_per_node": 5, "slots": 8},
-         "5 workers of 8 slots with 1 cores each are 40, but there are 32 (cores_per_node)"),
+         "5 workers of 8 slots with 1 cores each are 40 on a node, but there are 32 (cores_per_node)"),
         (LIMITED, {"n": 40, "packed": True}, "a job would have 5 nodes, but may have 4 (max_nodes)"),
         (LIMITED, {"n": 11}, "there would be 11 jobs, but there may be 10 (max_jobs)"),
         (LIMITED, {"n": 11, "array": True}, "there would be 11 jobs"),

@@ -13,7 +13,6 @@ from fsqdo.cli.options import (
     SLOTS,
     command,
     dry_run_option,
-    given,
     is_verbose,
     json_option,
     queue_argument,
@@ -80,7 +79,8 @@ def launch_command(queue: str, n: int | None, wait: bool, dry_run: bool, **optio
     if n is None and options["nodes"] is None:
         raise click.UsageError("Missing argument 'N': how many tasks are to run at once")
     opened = connect(queue)
-    launched = opened.launch(n, dry_run=dry_run, **{key: value for key, value in given(options).items() if value is not False})
+    given = {key: value for key, value in options.items() if value not in (None, False, ())}
+    launched = opened.launch(n, dry_run=dry_run, **given)
     for note in launched.notes:
         say(f"fsqdo: {note}")
     if is_verbose() or dry_run:
