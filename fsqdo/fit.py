@@ -46,6 +46,8 @@ class Fit:
         self._resources = resources
         self._ends = ends
         self._keeps = keeps
+        # The usual case is decided without another look.
+        self._plain_fits = ends == NEVER and not resources.never(_PLAIN)
         self.why = ""
         self.durations = Durations(store)
 
@@ -57,6 +59,8 @@ class Fit:
                 options = Definition.from_json(content).options
             except TaskError:
                 return Verdict.CLAIM  # it is mended, or fails, in the hands of whoever claims it
+        elif self._plain_fits and not self._keeps():
+            return Verdict.CLAIM
         why = self.never(options)
         if why:
             self.why = self.why or f"task {task_id}: {why}"
