@@ -43,17 +43,18 @@ class _Node:
         return wants.cores <= self.cores and wants.gpus <= len(self.gpus) and wants.mem_mb <= self.mem_mb
 
     def take(self, wants: Wants, whole: bool) -> _Taken:
-        taken = _Taken(
-            self,
-            self.cores if whole else wants.cores,
-            wants.mem_mb,
-            tuple(self.gpus[: wants.gpus]),
-            tuple(self.cpus[: wants.cores]),
-        )
-        self.cores -= taken.cores
+        cores = self.cores if whole else wants.cores
+        gpus: tuple[str, ...] = ()
+        cpus: tuple[int, ...] = ()
+        self.cores -= cores
         self.mem_mb -= wants.mem_mb
-        del self.gpus[: wants.gpus], self.cpus[: wants.cores]
-        return taken
+        if wants.gpus:
+            gpus = tuple(self.gpus[: wants.gpus])
+            del self.gpus[: wants.gpus]
+        if self.cpus:
+            cpus = tuple(self.cpus[: wants.cores])
+            del self.cpus[: wants.cores]
+        return _Taken(self, cores, wants.mem_mb, gpus, cpus)
 
 
 class _Taken(NamedTuple):
@@ -71,8 +72,6 @@ class Share:
 
     Attributes
     ----------
-    hosts
-        The nodes of a parallel task.
     gpus
         Names of its gpus on the (first) node.
     cpus
@@ -81,14 +80,19 @@ class Share:
         Whether it is on the worker's own node alone.
     """
 
-    __slots__ = ("_taken", "cpus", "gpus", "hosts", "local")
+    __slots__ = ("_taken", "cpus", "gpus", "local")
 
     def __init__(self, nodes: Sequence[_Node], wants: Wants, local: bool = True) -> None:
         self.local = local
-        self.hosts = tuple([node.host for node in nodes])
         whole = len(nodes) > 1
         self._taken = [node.take(wants, whole) for node in nodes]
-        _, _, _, self.gpus, self.cpus = self._taken[0]
+        first = self._taken[0]
+        self.gpus, self.cpus = first.gpus, first.cpus
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The nodes of a parallel task."""
+        return tuple(taken.node.host for taken in self._taken)
 
     def free(self) -> None:
         """Give it back; a second time does nothing."""

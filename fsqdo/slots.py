@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsqdo import allocation
@@ -126,12 +125,9 @@ class Launcher:
         if slot.share is None:
             return slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd)
         env |= self._resources.variables(slot.share)
-        with pinned(slot.share.cpus):
-            run = slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd)
-        if slot.share.cpus:  # its process may be the one that did the task before
-            with suppress(OSError):
-                os.sched_setaffinity(run.pid, slot.share.cpus)
-        return run
+        cpus = slot.share.cpus
+        with pinned(cpus):
+            return slot.function.start(ready.definition.task, log.fd, env, ready.definition.options.cwd, cpus)
 
     def _command(self, definition: Definition) -> str:
         if self._script is not None:
