@@ -7,8 +7,9 @@ import time
 from collections import deque
 
 from fsqdo import journal
+from fsqdo.settings import Settings
 from fsqdo.store import Store
-from fsqdo.task import Outcome
+from fsqdo.task import Options, Outcome
 
 SAMPLES = 20
 _KEEP = 200
@@ -49,6 +50,14 @@ class Durations:
             self._known = (len(known), known[(9 * len(known) - 1) // 10] if known else 0.0)
         number, value = self._known
         return value if number >= SAMPLES else None
+
+
+def expected_s(options: Options, settings: Settings, durations: Durations) -> float | None:
+    """How long a task is expected to need, in seconds: as it says itself, else as was seen, else as the queue says."""
+    if options.time_request_s is not None:
+        return options.time_request_s
+    seen_s = durations.p90_s() if settings.time_request == "auto" else None
+    return settings.time_request_s if seen_s is None else seen_s
 
 
 def _from_journals(store: Store) -> list[float]:

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from fsqdo import packs
+from fsqdo.durations import Durations, expected_s
 from fsqdo.errors import TaskError
 from fsqdo.liveness import Observer, read_worker
 from fsqdo.names import DRAIN, PackName, is_worker_name
@@ -94,7 +95,7 @@ def _pending(store: Store, task: Task) -> list[str]:
     if not workers:
         return [*why, "no worker is there: start one with `fsqdo launch` or `fsqdo do`"]
     options = task.definition.options
-    request_s = options.time_request_s or store.settings.time_request_s
+    request_s = expected_s(options, store.settings, Durations(store))
     lacks = {worker.name: worker.lacks(options, request_s) for worker in workers}
     fitting = [worker for worker in workers if not lacks[worker.name]]
     claiming = [worker for worker in fitting if not worker.draining]

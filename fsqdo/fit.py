@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from fsqdo.claims import Verdict
-from fsqdo.durations import Durations
+from fsqdo.durations import Durations, expected_s
 from fsqdo.errors import TaskError
 from fsqdo.resources import Resources
 from fsqdo.store import Store
@@ -46,6 +46,8 @@ class Fit:
         self._resources = resources
         self._ends = ends
         self._keeps = keeps
+        # The usual case is decided without another look.
+        self._plain_fits = ends == NEVER and not resources.never(_PLAIN)
         self.why = ""
         self.durations = Durations(store)
 
@@ -57,6 +59,8 @@ class Fit:
                 options = Definition.from_json(content).options
             except TaskError:
                 return Verdict.CLAIM  # it is mended, or fails, in the hands of whoever claims it
+        elif self._plain_fits and not self._keeps():
+            return Verdict.CLAIM
         why = self.never(options)
         if why:
             self.why = self.why or f"task {task_id}: {why}"
@@ -76,15 +80,8 @@ class Fit:
     def _late(self, options: Options) -> str:
         if self._ends == NEVER:
             return ""
-        needed_s = self.request_s(options)
+        needed_s = expected_s(options, self._settings, self.durations)
         left_s = self._ends - time.monotonic()
         if needed_s is None or needed_s <= left_s:
             return ""
         return f"it asks for {needed_s:.3g} s and this worker has {max(left_s, 0):.3g} s left"
-
-    def request_s(self, options: Options) -> float | None:
-        """How long a task is expected to need, in seconds: as it says itself, else as has been seen, else as the queue says."""
-        if options.time_request_s is not None:
-            return options.time_request_s
-        seen_s = self.durations.p90_s() if self._settings.time_request == "auto" else None
-        return self._settings.time_request_s if seen_s is None else seen_s

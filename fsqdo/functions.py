@@ -28,7 +28,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fsqdo.errors import InputError
@@ -137,7 +137,14 @@ class FunctionSlot:
         self._home = current_directory()
         self._child: _Child | None = None
 
-    def start(self, task: object, log_fd: int, env: Mapping[str, str] | None = None, cwd: str | None = None) -> FunctionRun:
+    def start(
+        self,
+        task: object,
+        log_fd: int,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        cpus: Sequence[int] = (),
+    ) -> FunctionRun:
         """Call the function with a task, once the one before has ended.
 
         Parameters
@@ -150,6 +157,8 @@ class FunctionSlot:
             Environment variables, for this task only.
         cwd
             Where it runs; None: where this process was when the slot was made.
+        cpus
+            Processors it runs on; (): those the one before had. A new process has those of the caller in any case.
 
         Raises
         ------
@@ -158,7 +167,7 @@ class FunctionSlot:
         """
         request = (json.dumps({"task": task, "env": dict(env or {}), "cwd": cwd}) + "\n").encode()
         child = self._child
-        if child is None or child.log_fd != log_fd or child.reap() is not None or not child.send(request):
+        if child is None or child.log_fd != log_fd or child.reap() is not None or not child.send(request, cpus):
             self.close()  # none yet, or another log, or it died between two tasks
             child = self._child = self._fork(log_fd)
             if not child.send(request):
@@ -227,8 +236,10 @@ class _Child:
         _pipe_ends.update(self._fds)
         os.set_blocking(answers, False)
 
-    def send(self, request: bytes) -> bool:
-        """Give it a task; False when it is gone."""
+    def send(self, request: bytes, cpus: Sequence[int] = ()) -> bool:
+        """Give it a task, to be run on these processors; False when it is gone."""
+        if cpus:
+            os.sched_setaffinity(self.pid, cpus)  # not reaped yet, so the pid is its own
         rest = memoryview(request)
         try:
             while rest:

@@ -42,14 +42,36 @@ class _Node:
     def fits(self, wants: Wants) -> bool:
         return wants.cores <= self.cores and wants.gpus <= len(self.gpus) and wants.mem_mb <= self.mem_mb
 
+    def take(self, wants: Wants, whole: bool) -> _Taken:
+        cores = self.cores if whole else wants.cores
+        gpus: tuple[str, ...] = ()
+        cpus: tuple[int, ...] = ()
+        self.cores -= cores
+        self.mem_mb -= wants.mem_mb
+        if wants.gpus:
+            gpus = tuple(self.gpus[: wants.gpus])
+            del self.gpus[: wants.gpus]
+        if self.cpus:
+            cpus = tuple(self.cpus[: wants.cores])
+            del self.cpus[: wants.cores]
+        return _Taken(self, cores, wants.mem_mb, gpus, cpus)
+
+
+class _Taken(NamedTuple):
+    """What a task has of one node."""
+
+    node: _Node
+    cores: int
+    mem_mb: int
+    gpus: tuple[str, ...]
+    cpus: tuple[int, ...]
+
 
 class Share:
     """What one running task has; `free` gives it back, once.
 
     Attributes
     ----------
-    hosts
-        The nodes of a parallel task.
     gpus
         Names of its gpus on the (first) node.
     cpus
@@ -58,28 +80,30 @@ class Share:
         Whether it is on the worker's own node alone.
     """
 
+    __slots__ = ("_taken", "cpus", "gpus", "local")
+
     def __init__(self, nodes: Sequence[_Node], wants: Wants, local: bool = True) -> None:
-        self._nodes = nodes
-        self._wants = wants
         self.local = local
-        self.hosts = tuple(node.host for node in nodes)
-        self.gpus = tuple(nodes[0].gpus[: wants.gpus])
-        self.cpus = tuple(nodes[0].cpus[: wants.cores])
-        self._taken = [(node.gpus[: wants.gpus], node.cpus[: wants.cores]) for node in nodes]
-        self._cores = [node.cores if len(nodes) > 1 else wants.cores for node in nodes]
-        for node, cores in zip(nodes, self._cores, strict=True):
-            node.cores -= cores
-            node.mem_mb -= wants.mem_mb
-            del node.gpus[: wants.gpus], node.cpus[: wants.cores]
+        whole = len(nodes) > 1
+        self._taken = [node.take(wants, whole) for node in nodes]
+        first = self._taken[0]
+        self.gpus, self.cpus = first.gpus, first.cpus
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The nodes of a parallel task."""
+        return tuple(taken.node.host for taken in self._taken)
 
     def free(self) -> None:
         """Give it back; a second time does nothing."""
-        for node, cores, (gpus, cpus) in zip(self._nodes, self._cores, self._taken, strict=True):
+        taken, self._taken = self._taken, []
+        for node, cores, mem_mb, gpus, cpus in taken:
             node.cores += cores
-            node.mem_mb += self._wants.mem_mb
-            node.gpus = sorted(node.gpus + gpus, key=_gpu_order)
-            node.cpus = sorted(node.cpus + cpus)
-        self._nodes, self._cores, self._taken = [], [], []
+            node.mem_mb += mem_mb
+            if gpus:
+                node.gpus = sorted((*node.gpus, *gpus), key=_gpu_order)
+            if cpus:
+                node.cpus = sorted((*node.cpus, *cpus))
 
 
 class Resources:
@@ -99,6 +123,7 @@ class Resources:
         self.cores, self.gpus, self.mem_mb = cores, gpus, mem_mb
         self._nodes = [_Node(host, cores, gpus.names, mem_mb, () if at else cpus) for at, host in enumerate(hosts)]
         self._gpu_variable = gpus.variable.encode()
+        self._last: tuple[Options | None, Wants, str] = (None, Wants(1, 1, 0, 0, False), "")
 
     @property
     def nodes(self) -> int:
@@ -111,11 +136,19 @@ class Resources:
 
     def wants(self, options: Options) -> Wants:
         """What a task takes here."""
-        return wants(options, self.cores)
+        return self._known(options)[1]
 
     def never(self, options: Options) -> str:
         """Why a task can never run here, as `it needs …`; "" when it can."""
-        return lacking(self.wants(options), options, self.cores, len(self.gpus.names), self.mem_mb, self.nodes)
+        return self._known(options)[2]
+
+    def _known(self, options: Options) -> tuple[Options | None, Wants, str]:
+        """What a task wants and lacks: worked out once for the tasks of a load, which share their options."""
+        if self._last[0] is not options:
+            wanted = wants(options, self.cores)
+            why = lacking(wanted, options, self.cores, len(self.gpus.names), self.mem_mb, self.nodes)
+            self._last = (options, wanted, why)
+        return self._last
 
     def fits_now(self, options: Options) -> bool:
         """Whether there is room for a task at this moment."""

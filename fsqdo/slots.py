@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsqdo import allocation
@@ -149,10 +148,7 @@ class Launcher:
             env |= self._resources.variables(share)
         cpus = () if share is None else share.cpus
         with pinned(cpus):
-            run = slot.function.start(definition.task, log.fd, env, definition.options.cwd)
-        if cpus:  # its process may be the one that did the task before
-            with suppress(OSError):
-                os.sched_setaffinity(run.pid, cpus)
+            run = slot.function.start(definition.task, log.fd, env, definition.options.cwd, cpus)
         if self._check is None:
             return run
         return self._checked(self._check, run, self._spawner.prepare("", env, definition.options.cwd), log)

@@ -17,6 +17,7 @@ import fsqdo
 from fsqdo.cli import main
 from fsqdo.liveness import describe_self
 from tests.test_allocation import BATCH_VARIABLES
+from tests.test_resources import write_journal
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,14 @@ def test_a_worker_that_drains_or_ends_soon(queue: fsqdo.Queue) -> None:
     directory.rmdir()
     (add_worker(queue) / "DRAIN").touch()
     assert why(queue, task) == ["the workers that fit it are told to drain, and claim no more"]
+
+
+def test_what_was_learnt_counts(queue: fsqdo.Queue) -> None:
+    queue.configure(time_request="auto")
+    write_journal(queue.store, "a-1-x", [900.0] * 30)
+    add_worker(queue, deadline=int(time.time() + 600))
+    (said,) = why(queue, queue.add("true"))
+    assert said.startswith("no worker fits: it asks for 900 s and this worker has ")
 
 
 def test_what_is_no_worker_counts_for_nothing(queue: fsqdo.Queue) -> None:

@@ -420,6 +420,26 @@ def test_auto(queue: fsqdo.Queue) -> None:
     assert queue.do(runtime_s=300).succeeded == 3
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_128_slots_are_cheap(queue: fsqdo.Queue, tmp_path: Path) -> None:
+    """Under 40 MiB while 128 tasks run."""
+    os.mkfifo(tmp_path / "go")
+    held = os.open(tmp_path / "go", os.O_RDWR)
+    queue.add_multiple([f"read line < {tmp_path}/go"] * 128)
+    process = subprocess.Popen([sys.executable, "-m", "fsqdo", "do", "Blat", "-j", "128"], stderr=subprocess.DEVNULL)
+    end = time.monotonic() + HANG_S
+    while queue.status()["ntasks"]["Running"] < 128:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    resident_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    os.write(held, b"\n" * 128)
+    assert process.wait(HANG_S) == 0
+    os.close(held)
+    assert resident_kb < 40 * 1024
+    assert queue.status()["ntasks"]["Succeeded"] == 128
+
+
 def test_bad_settings() -> None:
     with pytest.raises(InputError, match="time_request is 'often', but must be one of auto, null"):
         fsqdo.create("Bad", time_request="often")
