@@ -56,10 +56,13 @@ ORDER = [
     "batch",
     "jobs",
     "launch",
+    "demand",
+    "shape",
+    "autoscale",
     "queue",
     "cli",
 ]
-PURE = ("errors", "ids", "names", "template", "task", "settings", "walltime")
+PURE = ("errors", "ids", "names", "template", "task", "settings", "walltime", "shape")
 
 CHANGES = frozenset(
     [

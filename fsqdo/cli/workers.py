@@ -26,8 +26,9 @@ fsqdo do Blat --script "analyze -a {a} -b {b}"
 @click.option("--runtime", "runtime_s", type=DURATION, help="Stop everything and exit after this time: 90, 8h, 1:30:00.")
 @click.option("--script", metavar="TEXT", help="Run TEXT with the task after it, or with {key} filled in from an object task.")
 @click.option("--func", metavar="MODULE:NAME", help="Call this Python function with each task.")
+@click.option("--chain", is_flag=True, help="If time ends it, launch what the queue lacks then, like `fsqdo autoscale`.")
 @verbose_option
-def do_command(queue: str, **options: Any) -> None:
+def do_command(queue: str, chain: bool, **options: Any) -> None:
     """Work: run tasks of a queue until there are no more.
 
     Exits when nothing is pending and nothing runs that a task waits for. SIGTERM, SIGINT and SIGUSR1 stop it in order: running
@@ -38,7 +39,13 @@ def do_command(queue: str, **options: Any) -> None:
     if options["slots"] == "auto":
         options["slots"] = len(os.sched_getaffinity(0))
     asked = {key: value for key, value in options.items() if value is not None}
-    say(str(connect(queue).do(verbose=is_verbose(), **asked)))
+    opened = connect(queue)
+    summary = opened.do(verbose=is_verbose(), **asked)
+    say(str(summary))
+    if chain:
+        from fsqdo.cli.autoscale import go_on
+
+        go_on(opened, summary.why, **{key: asked[key] for key in ("script", "func", "timeout") if key in asked})
 
 
 @command(
