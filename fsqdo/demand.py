@@ -25,7 +25,7 @@ from fsqdo.show import workers as worker_rows
 from fsqdo.store import Entry, Store
 from fsqdo.task import Definition, Options, Outcome, State
 
-SAMPLE = 200
+SAMPLE = 400
 DEFAULT_TASK_S = 60.0
 # A job or worker without a limit counts as if it went on for so long: enough to matter, too little to hold up the rest.
 UNLIMITED_S = 3600.0
@@ -252,7 +252,7 @@ def supplies(
         here = by_job.pop(str(job.number), [])
         if job.number == leaving or not _counts(job, here, now):
             continue
-        cores = max(1, int(getattr(job, "slots", 1))) * cores_per_slot
+        cores = max(1, job.slots) * (getattr(job, "array", None) or 1) * cores_per_slot
         yield Supply(f"job {job.number} ({job.state})", cores, _left_s(job, here, now))
     for named, here in by_job.items():
         if leaving is None or named != str(leaving):

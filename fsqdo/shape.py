@@ -6,6 +6,7 @@ The model stands in `docs/shape.md` with its formulas, what it assumes, and what
 from __future__ import annotations
 
 import math
+import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +26,8 @@ WALLTIMES_S = tuple(60 * minutes for minutes in (5, 10, 15, 30, 60, 120, 240, 48
 # The prior for the wait in the batch system's queue; docs/shape.md says what it claims and what not.
 WAIT_FIRST_S, WAIT_SHARE, WAIT_NEXT = 30.0, 0.05, 0.02
 _ASKED = 6
-_CELLS = 400
-_SPAN = 8
-_CLASSES = 64
-_FEW_BINS = 20
+_CLASSES = 200
+_SLOTS, _MANY, _MOST_TASKS = 20, 200, 4096
 _START = re.compile(r"Job \S+ to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\b")
 
 Forecast = Callable[[int, int], "float | None"]
@@ -110,7 +109,7 @@ class Estimate:
     fits
         Share of the tasks that fit into its walltime at all.
     waste_s
-        Seconds that a slot is idle before the deadline, in the mean, when there are more tasks than time.
+        Seconds of a slot in which no task runs that ends before the deadline, when there are more tasks than time.
     rounds
         How often such jobs are needed one after the other.
     wait_s
@@ -149,11 +148,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The shape that was chosen, all that were compared with it, and why it is this one."""
+    """The shape that was chosen, all that were compared with it, why it is this one, and what the user could do better."""
 
     best: Estimate
     compared: Sequence[Estimate] = field(repr=False)
     why: str
+    hint: str = ""
 
     def lines(self, others: int = 4) -> list[str]:
         """The choice in words; a line for it and for each of the best others."""
@@ -162,7 +162,8 @@ class Choice:
         for estimate in rest:
             seen.setdefault(estimate.shape[:2], estimate)
         shown = [f"not {estimate}" for estimate in list(seen.values())[:others]]
-        return [f"shape: {self.best}", f"it is {self.why}, of {len(self.compared)} compared", *shown]
+        said = [f"shape: {self.best}", f"it is {self.why}, of {len(self.compared)} compared", *shown]
+        return [*said, self.hint] if self.hint else said
 
 
 # ---------------------------------------------------------------- the choice
@@ -197,9 +198,21 @@ def choose(tasks: Sequence[TaskTime], count: int, permitted: Permitted, forecast
             "permit more (max_walltime, cores_per_node, the area), or correct the tasks' requests",
         )
     choice = _best(estimates, permitted)
-    if forecast is None:
-        return choice
-    return _asked(choice, classes, count, permitted, forecast)
+    if forecast is not None:
+        choice = _asked(choice, classes, count, permitted, forecast)
+    return replace(choice, hint=_hint(choice.best, classes, permitted))
+
+
+def _hint(best: Estimate, classes: list[TaskTime], permitted: Permitted) -> str:
+    """What another order of the tasks would gain, if that is worth a word: a slot is best filled from the longest down."""
+    if best.shape.walltime_s is None or best.rounds == 1 or not all(task.requested for task in classes):
+        return ""
+    usable_s = best.shape.walltime_s - permitted.start_s - permitted.grace_s
+    fit = tuple(task for task in classes if task.seconds <= usable_s)
+    gain = filled_s(fit, usable_s, True) / filled_s(fit, usable_s) - 1
+    if gain < INDIFFERENT:
+        return ""
+    return f"{100 * gain:.0f} % more would fit into such jobs if the longest tasks came first (--priority)"
 
 
 def _asked(choice: Choice, classes: list[TaskTime], count: int, permitted: Permitted, forecast: Forecast) -> Choice:
@@ -343,15 +356,15 @@ def estimate_shape(
         return None
     mean = sum(task.seconds for task in fit) / len(fit)
     number = count * len(fit) / len(classes)
-    waste = 0.0 if walltime_s is None else tail_waste_s(fit, usable_s)
-    per_slot = max(min(usable_s - waste, packed_s(fit, usable_s)), mean)
+    per_slot = math.inf if walltime_s is None else filled_s(fit, usable_s)
     todo = number * mean
     filled = 0  # rounds that run to their deadline
-    ends = _end_s(fit, number, jobs * nodes * per_node, jobs * nodes * per_node)
-    if ends > usable_s:
+    # The last task of any slot may be the longest. To be wrong here is dear: that one runs in a round of its own.
+    if _end_s(fit, number, jobs * nodes * per_node, math.inf) > usable_s:
         capacity = jobs * nodes * per_node * per_slot
         filled = max(1, math.ceil(todo / capacity) - 1)
     left = max(todo - filled * jobs * nodes * per_node * per_slot, mean) if filled else todo
+    waste = 0.0 if walltime_s is None else usable_s - per_slot
     last = min(jobs, math.ceil(left / (per_slot * nodes * per_node))) if filled else jobs
     slots = last * nodes * per_node
     ends = min(_end_s(fit, left / mean, slots, slots), usable_s)
@@ -363,22 +376,30 @@ def estimate_shape(
     return Estimate(shape, per_node, len(fit) / len(classes), waste, filled + 1, wait, finish, max(charged, useful), useful)
 
 
-def _end_s(tasks: Sequence[TaskTime], number: float, slots: int, together: int) -> float:
+def _end_s(tasks: tuple[TaskTime, ...], number: float, slots: int, together: float) -> float:
     """When the last of `together` slots is done, of `slots` that share the tasks; seconds from the start."""
-    seconds = [task.seconds for task in tasks]
+    mean, longest, mean_left = _moments(tasks)
     if number <= slots:
-        return max(seconds)
+        return longest
+    share = 1.0 if together == math.inf else together / (together + 1)
+    return max(longest, number * mean / slots - mean_left + _left_quantile_s(tasks, share))
+
+
+@lru_cache(maxsize=128)
+def _moments(tasks: tuple[TaskTime, ...]) -> tuple[float, float, float]:
+    """Mean and longest time, and what is left in the mean of the tasks that run at some moment."""
+    seconds = [task.seconds for task in tasks]
     total = sum(seconds)
-    mean_left = sum(s * s for s in seconds) / (2 * total)
-    shared = number * total / len(seconds) / slots
-    return max(*seconds, shared - mean_left + _left_quantile_s(seconds, together / (together + 1)))
+    return total / len(seconds), max(seconds), sum(s * s for s in seconds) / (2 * total)
 
 
-def _left_quantile_s(seconds: Sequence[float], share: float) -> float:
+@lru_cache(maxsize=1024)
+def _left_quantile_s(tasks: tuple[TaskTime, ...], share: float) -> float:
     """Quantile of what is left of the tasks that run at some moment: a long task is met in proportion to its length."""
+    seconds = [task.seconds for task in tasks]
     total = sum(seconds)
     low, high = 0.0, max(seconds)
-    for _ in range(40):
+    for _ in range(30):
         middle = (low + high) / 2
         if sum(min(s, middle) for s in seconds) < share * total:
             low = middle
@@ -387,50 +408,43 @@ def _left_quantile_s(seconds: Sequence[float], share: float) -> float:
     return high
 
 
-@lru_cache(maxsize=64)
-def tail_waste_s(tasks: tuple[TaskTime, ...], usable_s: float) -> float:
-    """Seconds of a slot in which no task runs to its end before the deadline, while there are tasks enough.
+@lru_cache(maxsize=128)
+def filled_s(tasks: tuple[TaskTime, ...], usable_s: float, longest_first: bool = False) -> float:
+    """Seconds of a slot in which tasks run to their end, in the mean over slots that are filled until their deadlines.
 
-    With r seconds left a worker takes the next task whose request fits into r: any of them where it knows none. So
-
-        w(r) = mean over the tasks whose request is at most r of: w(r - t) if t <= r, else r;     w(r) = r if there are none.
-    """
-    seconds = [task.seconds for task in tasks]
-    if min(seconds) == max(seconds):
-        return math.fmod(usable_s, seconds[0])
-    top = min(usable_s, _SPAN * max(seconds))  # beyond, w does not change any more
-    cell = top / _CELLS
-    steps = [(task.seconds, max(1, round(task.seconds / cell)), task.seconds if task.requested else 0.0) for task in tasks]
-    waste = [0.0]
-    for at in range(1, _CELLS + 1):
-        left = at * cell
-        then = [waste[max(0, at - step)] if s <= left else left for s, step, request in steps if request <= left]
-        waste.append(sum(then) / len(then) if then else left)
-    return waste[-1]
-
-
-@lru_cache(maxsize=64)
-def packed_s(tasks: tuple[TaskTime, ...], usable_s: float) -> float:
-    """Seconds of tasks in a slot if they were packed well: the longest first, each where there is room (first fit decreasing).
-
-    No order of claims can do better by much, so this bounds what `tail_waste_s` takes to be possible for long tasks.
+    Slot after slot is filled as workers do it: the first task in order whose request fits into what is left, any task where
+    none is known; one that meets the deadline is lost and runs again. The order is a fixed random one of the sample, repeated
+    until it fills some slots; or the longest first, which for times known beforehand is what packs best (first fit decreasing).
     """
     total = sum(task.seconds for task in tasks)
-    if total < _FEW_BINS * usable_s:
-        return usable_s  # too few for a judgement, or so short that nothing is lost
-    room: list[float] = []
-    for task in sorted(tasks, key=lambda task: -task.seconds):
-        for at, left in enumerate(room):
-            if task.seconds <= left:
-                room[at] = left - task.seconds
+    mean = total / len(tasks)
+    if usable_s > _MANY * mean:  # so many tasks in a slot that only the last one counts
+        lost = mean if all(task.requested for task in tasks) else sum(task.seconds**2 for task in tasks) / (2 * total)
+        return usable_s - lost
+    repeats = max(1, min(round(_SLOTS * usable_s / total), _MOST_TASKS // len(tasks)))
+    pending = [task for task in tasks for _ in range(repeats)]
+    random.Random(len(pending)).shuffle(pending)
+    if longest_first:
+        pending.sort(key=lambda task: -task.seconds)
+    slots, done = 0.0, total * repeats
+    while pending:
+        room = usable_s
+        while (at := next((i for i, task in enumerate(pending) if _may_start(task, room)), None)) is not None:
+            if pending[at].seconds > room:
+                if at:
+                    pending.insert(0, pending.pop(at))
                 break
-        else:
-            room.append(usable_s - task.seconds)
-    return total / len(room)
+            room -= pending.pop(at).seconds
+        slots += 1.0 if pending else (usable_s - room) / usable_s  # nothing was left that the last one could have had
+    return done / slots
+
+
+def _may_start(task: TaskTime, room_s: float) -> bool:
+    return room_s > 0 and (not task.requested or task.seconds <= room_s)
 
 
 def representatives(tasks: Sequence[TaskTime]) -> list[TaskTime]:
-    """At most 64 tasks that stand for all: means of equal shares, in the order of their lengths; the longest stays as it is."""
+    """At most 200 tasks that stand for all: means of equal shares, by their lengths; the longest stays as it is."""
     ordered = sorted(tasks, key=lambda task: task.seconds)
     if len(ordered) <= _CLASSES:
         return ordered
