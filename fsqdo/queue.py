@@ -16,6 +16,7 @@ from fsqdo.store import create as create_tree
 from fsqdo.task import Options, State
 
 if TYPE_CHECKING:
+    from fsqdo.autoscale import Scaled
     from fsqdo.bulk import Selector
     from fsqdo.holder import Holder
     from fsqdo.jobs import Job
@@ -529,6 +530,12 @@ class Queue:
         if not options.get("dry_run"):
             self.recover()  # what dead workers hold is work for the new ones
         return launch(self, n, **options)
+
+    def autoscale(self, **options: Any) -> Scaled:
+        """Launch what the queue lacks, once; options as of `fsqdo.autoscale.autoscale`."""
+        from fsqdo.autoscale import autoscale
+
+        return autoscale(self, **options)
 
     def jobs(self) -> list[Job]:
         """The batch jobs launched for this queue, with their states and what they did."""

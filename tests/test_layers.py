@@ -72,11 +72,14 @@ ORDER = [
     "plan",
     "workerwords",
     "launch",
+    "demand",
+    "shape",
+    "autoscale",
     "explain",
     "queue",
     "cli",
 ]
-PURE = ("errors", "ids", "names", "template", "rules", "task", "settings", "walltime")
+PURE = ("errors", "ids", "names", "template", "rules", "task", "settings", "walltime", "shape")
 
 CHANGES = frozenset(
     [

@@ -18,6 +18,7 @@ SECTIONS = {
         "launch": ("launch", "Start N workers, as batch jobs or on this machine."),
         "jobs": ("launch", "List the batch jobs launched for a queue."),
         "cancel-jobs": ("launch", "Cancel batch jobs of a queue."),
+        "autoscale": ("autoscale", "Launch what a queue lacks, in jobs of the most efficient shape."),
         "do": ("workers", "Work: run tasks of a queue until there are no more."),
         "workers": ("workers", "List the workers of a queue."),
         "drain": ("workers", "Have workers finish what they run and claim no more."),

@@ -23,6 +23,7 @@ from fsqdo.cli.output import aligned, counted, json_line, printable, say, write_
 if TYPE_CHECKING:
     from fsqdo.jobs import Job
     from fsqdo.launch import Launched
+    from fsqdo.queue import Queue
 
 COUNT = click.IntRange(min=1)
 
@@ -33,10 +34,13 @@ COUNT = click.IntRange(min=1)
 fsqdo launch Blat 24
 fsqdo launch Blat 24 --pack --walltime 2:00:00
 fsqdo launch Blat 256 --cores-per-worker 8 --profile big --dry-run
+fsqdo launch Blat --auto
 """,
 )
 @queue_argument
 @click.argument("n", metavar="[N]", type=COUNT, required=False)
+@click.option("--auto", is_flag=True, help="As many as the queue lacks (with N: at most N), in jobs of the best shape.")
+@click.option("--shape", type=click.Choice(["auto"]), help="The same: the nodes and walltime of jobs are chosen.")
 @click.option("--profile", metavar="NAME", help="Profile of the configuration file. Without it its default, else local.")
 @click.option("--pack", is_flag=True, help="All N in one batch job.")
 @click.option("--jobs", type=COUNT, metavar="J", help="J such packed batch jobs, of N each.")
@@ -66,7 +70,9 @@ fsqdo launch Blat 256 --cores-per-worker 8 --profile big --dry-run
 @click.option("--wait", is_flag=True, help="Return only when all of them have ended.")
 @dry_run_option
 @verbose_option
-def launch_command(queue: str, n: int | None, wait: bool, dry_run: bool, **options: Any) -> None:
+def launch_command(
+    queue: str, n: int | None, wait: bool, dry_run: bool, auto: bool, shape: str | None, **options: Any
+) -> int | None:
     """Start N workers, as batch jobs or on this machine.
 
     Without a configuration file they are started here, in the background: the profile `local`. N is always the number of
@@ -76,23 +82,43 @@ def launch_command(queue: str, n: int | None, wait: bool, dry_run: bool, **optio
     from fsqdo.jobs import wait_for
     from fsqdo.queue import connect
 
-    if n is None and options["nodes"] is None:
-        raise click.UsageError("Missing argument 'N': how many tasks are to run at once")
+    asked = {key: value for key, value in options.items() if value not in (None, False, ())}
+    by_need = auto or shape is not None
+    if n is None and "nodes" not in asked and not by_need:
+        raise click.UsageError("Missing argument 'N': how many tasks are to run at once, or --auto")
     opened = connect(queue)
-    given = {key: value for key, value in options.items() if value not in (None, False, ())}
-    launched = opened.launch(n, dry_run=dry_run, **given)
+    if by_need:
+        return _launch_by_need(opened, n, wait, dry_run, asked)
+    launched = opened.launch(n, dry_run=dry_run, **asked)
     for note in launched.notes:
         say(f"fsqdo: {note}")
     if is_verbose() or dry_run:
         _explain(launched)
     if dry_run:
-        return
+        return None
     write_lines(_table(launched))
     say(f"{launched.plan}; watch with `fsqdo jobs {queue}`, `fsqdo workers {queue}` and `fsqdo status {queue}`")
     if wait:
         sys.stdout.flush()  # it may be long until there is more to read
         ended = wait_for(opened, launched)
         say(f"{counted(len(ended), 'job')} ended")
+    return None
+
+
+def _launch_by_need(queue: Queue, n: int | None, wait: bool, dry_run: bool, wanted: dict[str, Any]) -> int:
+    """`--auto`: the number, size and length of the jobs are not the user's, so the options that say them are refused."""
+    from fsqdo.cli.autoscale import scale_once
+
+    for key in ("pack", "workers_per_node", "slots", "cores_per_worker", "runtime_s"):
+        if wanted.pop(key, None) is not None:
+            raise click.UsageError(f"--{key.removesuffix('_s').replace('_', '-')} and --auto exclude each other")
+    if wait:
+        raise click.UsageError("--wait and --auto exclude each other; use `fsqdo autoscale --watch`")
+    if "jobs" in wanted:
+        wanted["max_jobs"] = wanted.pop("jobs")
+    if n is not None:
+        wanted["most"] = n
+    return scale_once(queue, dry_run=dry_run, **wanted)
 
 
 def _explain(launched: Launched) -> None:

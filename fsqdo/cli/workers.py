@@ -42,8 +42,9 @@ fsqdo do Blat --script "analyze -a {a} -b {b}"
 @click.option(
     "--bad-node-after", type=int, metavar="K", help="Exit when the first K tasks all fail at once; 0: never. Without it 5."
 )
+@click.option("--chain", is_flag=True, help="If time ends it, launch what the queue lacks then, like `fsqdo autoscale`.")
 @verbose_option
-def do_command(queue: str, **options: Any) -> int:
+def do_command(queue: str, chain: bool, **options: Any) -> int:
     """Work: run tasks of a queue until there are no more.
 
     Exits when nothing is pending and nothing runs that a task waits for. SIGTERM, SIGINT and SIGUSR1 stop it in order: running
@@ -64,6 +65,10 @@ def do_command(queue: str, **options: Any) -> int:
     say(str(summary))
     if "FSQDO_JOB" in os.environ and "drained" in summary.why:
         _cancel_queued(opened.store)
+    if chain:
+        from fsqdo.cli.autoscale import go_on
+
+        go_on(opened, summary.why, **{key: asked[key] for key in ("script", "func", "timeout") if key in asked})
     return int(summary.trouble)
 
 

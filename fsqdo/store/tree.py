@@ -191,6 +191,16 @@ class Tree:
                     return 0
         return 0
 
+    def size(self, relative: str) -> int:
+        """Number of bytes in a file; 0 when it is gone. False as soon as somebody appends."""
+        path = self.path(relative)
+        try:
+            return fs.lstat(path).st_size
+        except OSError as error:
+            if error.errno in GONE:
+                return 0
+            raise StorageError(error, "stat", path) from None
+
     def changed_ns(self, relative: str) -> int | None:
         """Modification time of a file by the file server's clock, in ns: only ever compared with itself. None: gone."""
         path = self.path(relative)
