@@ -34,7 +34,7 @@ setup(
     install_requires=["click>=8.1.7", "filelock>=3.16", "pyyaml>=6.0.1"],
     extras_require={
         "test": [
-            # HTCondor's own parser of submit descriptions; there are wheels for these only, and its test is skipped without them.
+            # HTCondor's own parser of submit descriptions: wheels only; its test is skipped without them.
             "htcondor>=24; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.15'",
             "hypothesis>=6.100",
             "mypy>=1.14",
