@@ -45,7 +45,7 @@ class Job:
     submitted_at
         ISO 8601 UTC; None when it was not.
     slots
-        Tasks that each of its workers runs at once.
+        Tasks that it runs at once, on all its nodes; of an array each element.
     command
         The command that submits it.
     workers
@@ -56,8 +56,8 @@ class Job:
         Why it was not submitted, or why its record cannot be read.
     script
         The text of the script; only in what `launch` returns.
-    nodes, workers_per_node, nodes_per_worker
-        Its nodes, and the workers on each; or the nodes that its one worker has to itself.
+    nodes, workers_per_node, slots_per_worker, nodes_per_worker
+        Its nodes, the workers on each, the slots of each of these; or the nodes that its one worker has to itself.
     cores, walltime_s
         Cores of each worker, and the limit of the job, where they were asked for.
     array
@@ -87,6 +87,7 @@ class Job:
     script: str = ""
     nodes: int = 1
     workers_per_node: int = 1
+    slots_per_worker: int | None = None
     nodes_per_worker: int | None = None
     cores: int | None = None
     walltime_s: int | None = None
@@ -100,8 +101,8 @@ class Job:
 
     @property
     def slots_per_node(self) -> int:
-        """Tasks at once on each of its nodes, or on all nodes of its one worker."""
-        return self.slots * self.workers_per_node
+        """Tasks at once on each of its nodes, or over all nodes of its one worker."""
+        return self.slots if self.nodes_per_worker else self.slots // max(1, self.nodes)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them, without the script."""
@@ -165,7 +166,7 @@ def read_job(store: Store, number: int) -> Job:
 
 def _more(raw: dict[str, Any]) -> dict[str, Any]:
     """What records did not have from the beginning."""
-    numbers = {name: raw.get(name) for name in ("nodes_per_worker", "cores", "walltime_s", "array")}
+    numbers = {name: raw.get(name) for name in ("slots_per_worker", "nodes_per_worker", "cores", "walltime_s", "array")}
     texts = {name: raw.get(name) for name in ("after", "cancelled_at")}
     return {
         **{name: None if value is None else int(value) for name, value in numbers.items()},

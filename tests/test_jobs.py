@@ -134,7 +134,8 @@ def test_a_spec_says_all_that_was_asked_for_and_the_profile_has(queue: Queue, sy
     ]  # fmt: skip
     assert os.path.isabs(spec.command[0]), "PATH may be another one where the environment is clean"
     record = _record(queue, 1)
-    for key, value in {"nodes": 8, "workers_per_node": 1, "slots": 4, "cores": 8, "walltime_s": 3600, "array": 5,
+    for key, value in {"nodes": 8, "workers_per_node": 1, "slots": 32, "slots_per_worker": 4, "cores": 8,
+                       "walltime_s": 3600, "array": 5,
                        "after": "77", "cancel_when_drained": False}.items():  # fmt: skip
         assert record[key] == value == getattr(job, key) == getattr(jobs(queue)[0], key)
 
@@ -187,7 +188,7 @@ def test_what_cannot_be_meant_writes_nothing(queue: Queue, system: FakeSystem, o
 
 def test_auto_slots_are_the_cores_of_a_node(queue: Queue, system: FakeSystem) -> None:
     assert [job.slots for job in _launch(queue, 16, slots="auto", dry_run=True)] == [8, 8]
-    assert [(job.nodes, job.slots) for job in _launch(queue, 16, slots="auto", pack=True, dry_run=True)] == [(2, 8)]
+    assert [(job.nodes, job.slots_per_node) for job in _launch(queue, 16, slots="auto", pack=True, dry_run=True)] == [(2, 8)]
     bare = Config("/", "b", {"b": Profile("b", "fake")})
     with pytest.raises(InputError, match="does not say how many cores a node has"):
         launch(queue, 16, slots="auto", config=bare)
@@ -195,7 +196,7 @@ def test_auto_slots_are_the_cores_of_a_node(queue: Queue, system: FakeSystem) ->
 
 def test_full_nodes_need_no_number(queue: Queue, system: FakeSystem) -> None:
     (job,) = _launch(queue, None, nodes=3, dry_run=True)
-    assert (job.nodes, job.slots) == (3, 8)
+    assert (job.nodes, job.slots, job.slots_per_node) == (3, 24, 8)
 
 
 def test_after_is_a_number_of_the_queue_or_an_id(queue: Queue, system: FakeSystem) -> None:
