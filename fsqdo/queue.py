@@ -50,7 +50,7 @@ def create(name: str, **settings: Any) -> Queue:
     name
         A directory of this name is made under the queues' directory (`FSQDO_DIR`, or `dir:` of the config).
     settings
-        See `Settings`: max_retries, retry_delay_s, time_limit_s, requires, …
+        See `Settings`: max_retries, retry_delay_s, time_limit_s, exit_codes, success_check, max_fails, requires, …
 
     Raises
     ------
@@ -138,8 +138,8 @@ class Queue:
         task
             A command, or any JSON-able object.
         options
-            priority, requires, after, max_retries, time_limit_s, time_request_s, cores, gpus, mem_mb, name, tags, env, cwd:
-            see `Options`. A command runs in the current directory of the adder unless `cwd` says otherwise.
+            priority, requires, after, max_retries, retry_on, no_retry_on, time_limit_s, time_request_s, cores, gpus, mem_mb,
+            name, tags, env, cwd: see `Options`. Commands run in the current directory of the adder unless `cwd` says otherwise.
 
         Returns
         -------

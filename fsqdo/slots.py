@@ -233,10 +233,12 @@ class Slot:
     def begin(self, ready: Ready, store: Store, member: Member, launcher: Launcher, limit_s: float) -> None:
         """Start the process of a task; errors as of `Launcher.start`."""
         self.run = launcher.start(self, ready, self._open_log(store, member))
-        self.limit(limit_s)
+        self.limit_s = limit_s
+        self._stop_at = self.run.started + limit_s
         if self.claim is not None and self.attempt is not None:
             member.journal.started(self.claim.key, self.attempt.started_at, self.index, self._log_first, self.run.pid)
-            self._announce(member)
+        if isinstance(self.run, CheckedRun):
+            self._announce(self.run, member)
 
     def begin_check(self, ready: Ready, store: Store, member: Member, launcher: Launcher, ended: Ended, limit_s: float) -> bool:
         """Begin the check of what a function of this process did; False when there is none."""
@@ -244,14 +246,14 @@ class Slot:
         if self.run is None:
             return False
         self.limit(limit_s)
-        self._announce(member)
+        self._announce(self.run, member)
         return True
 
-    def _announce(self, member: Member) -> None:
+    def _announce(self, run: CheckedRun, member: Member) -> None:
         """Have the process of the check stand in the journal, too, for those who clear up after a worker that died."""
-        if isinstance(self.run, CheckedRun) and self.claim is not None and self.attempt is not None:
+        if self.claim is not None and self.attempt is not None:
             note, key, started_at, first = member.journal.started, self.claim.key, self.attempt.started_at, self._log_first
-            self.run.announce = announcing(lambda pid: note(key, started_at, self.index, first, pid))
+            run.announce = announcing(lambda pid: note(key, started_at, self.index, first, pid))
 
     def limit(self, limit_s: float) -> None:
         """Set the time limit of what runs, counted from its start; nothing when it was told to stop already."""
@@ -303,7 +305,8 @@ class Slot:
         attempt.elapsed_s, attempt.cpu_s, attempt.max_rss_kb = ended.elapsed_s, ended.cpu_s, ended.max_rss_kb
         attempt.exit_code, attempt.signal, attempt.result = ended.exit_code, ended.signal, ended.result
         attempt.detail = ended.error or ""
-        attempt.reason, attempt.cause = attempt.reason or ended.reason, attempt.cause or ended.cause
+        attempt.reason = attempt.reason or ended.reason
+        attempt.cause = attempt.cause or ended.cause
         self.note_output(attempt)
         kind = "succeeded" if ended.exit_code == 0 else "failed"
         if not self.stopped_as:

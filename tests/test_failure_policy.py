@@ -16,10 +16,14 @@ import pytest
 
 import fsqdo
 from fsqdo import limits
-from fsqdo.failures import failed_since_resume
+from fsqdo.errors import StorageError
+from fsqdo.failures import Failures, failed_since_resume
 from fsqdo.journal import read, workers
-from fsqdo.task import Outcome, State
+from fsqdo.names import TaskName
+from fsqdo.policy import begin, decide
+from fsqdo.task import Options, Outcome, State
 from fsqdo.walltime import parse_walltime
+from fsqdo.workeroptions import WorkerOptions
 from tests.test_cli import PROGRAM, _environment, ok, refused, run
 
 HANG_S = 60
@@ -279,7 +283,7 @@ def test_how_the_relative_limit_is_found(root: Path, monkeypatch: pytest.MonkeyP
         text = "\n".join([*lines, '{"name":"0000000'])
         Path(queue.directory, "outcomes", f"{worker}.jsonl").write_text(text)
 
-    options = fsqdo.task.Options()
+    options = Options()
     journal("a-1-a", [60.0] * 5)
     assert limits.Limits(queue.store).of(options) == limits.NEVER
     journal("b-1-b", [100.0] * 3 + [90.0] * 3)
@@ -289,7 +293,7 @@ def test_how_the_relative_limit_is_found(root: Path, monkeypatch: pytest.MonkeyP
     assert known.of(options) == 180.0, "it is looked up rarely"
     journal("b-1-b", [0.01] * 100)
     assert limits.Limits(queue.store).of(options) == limits.FLOOR_S
-    assert limits.Limits(queue.store).of(fsqdo.task.Options(time_limit_s=7)) == 7
+    assert limits.Limits(queue.store).of(Options(time_limit_s=7)) == 7
     queue.configure(time_limit_s=5.0)
     assert limits.Limits(queue.store).of(options) == 5.0, "the lower one counts"
 
@@ -344,6 +348,36 @@ def test_what_a_program_takes_itself_counts_too(root: Path) -> None:
     task.set_state("Failed", err=3)
     assert queue.status()["reason"].startswith("1 tasks failed") and queue.get() is None
     queue.close()
+
+
+def test_a_pause_of_the_user_keeps_its_reason(root: Path) -> None:
+    queue = create("--max-fails", 1)
+    queue.pause("dinner")
+    assert not queue.store.pause("1 tasks failed")
+    assert queue.status()["reason"] == "dinner"
+
+
+def test_a_pause_that_could_not_be_written_is_due_still(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = fsqdo.create("Q", max_fails=1, exit_codes={"99": "pause"})
+    said: list[str] = []
+    failures = Failures(queue.store, WorkerOptions(), said.append)
+    attempt = begin(0)
+    attempt.exit_code = 99
+    outcome = decide(TaskName(3), "000000003", Options(), queue.settings, "w", attempt, "failed")
+    failures.saw(TaskName(3), outcome, attempt)
+    assert failures.due
+
+    def full(reason: str = "") -> bool:
+        raise StorageError(OSError(28, "No space left on device"), "write", "PAUSED")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.store, "pause", full)
+        with pytest.raises(StorageError):
+            failures.act("w")
+    assert failures.due and queue.status()["state"] == "Active"
+    assert failures.act("w") and not failures.due
+    assert queue.status()["reason"].startswith("task 3 asked for it by exit code 99")
+    assert said == ["the queue is paused: task 3 asked for it by exit code 99"]
 
 
 # ---------------------------------------------------------------- health_check
