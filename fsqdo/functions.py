@@ -29,6 +29,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from fsqdo.errors import InputError
@@ -239,7 +240,8 @@ class _Child:
     def send(self, request: bytes, cpus: Sequence[int] = ()) -> bool:
         """Give it a task, to be run on these processors; False when it is gone."""
         if cpus:
-            os.sched_setaffinity(self.pid, cpus)  # not reaped yet, so the pid is its own
+            with suppress(OSError):  # it died, or it is another user by now: the task runs all the same
+                os.sched_setaffinity(self.pid, cpus)  # not reaped yet, so the pid is its own
         rest = memoryview(request)
         try:
             while rest:

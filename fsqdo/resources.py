@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from fsqdo import allocation
@@ -230,16 +230,21 @@ def of_worker(options: WorkerOptions, environ: Mapping[str, str]) -> Resources:
 # ---------------------------------------------------------------- how
 @contextmanager
 def pinned(cpus: Sequence[int]) -> Iterator[None]:
-    """Start processes on these processors: this thread is there meanwhile, and its children stay. () changes nothing."""
+    """Start processes on these processors: this thread is there meanwhile, and its children stay. () changes nothing.
+
+    Processors that were taken away from this process since it began are no reason to run nothing: then nothing is pinned.
+    """
     if not cpus:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cpus)
+    with suppress(OSError):
+        os.sched_setaffinity(0, cpus)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        with suppress(OSError):
+            os.sched_setaffinity(0, before)
 
 
 def parallel_command(command: str, options: Options, share: Share, mpirun: Sequence[str], environ: Mapping[str, str]) -> str:

@@ -275,8 +275,10 @@ def test_pinning_is_given_up_with_a_word(queue: fsqdo.Queue) -> None:
     queue.add("true")
     queue.do(cores=1000, pin=True, report=said.append)
     assert any("not pinned" in line for line in said)
-    with pinned(()):
-        pass
+    before = os.sched_getaffinity(0)
+    for gone in ((), (100_000,)):
+        with pinned(gone):
+            assert os.sched_getaffinity(0) == before
 
 
 # ---------------------------------------------------------------- what is claimed
