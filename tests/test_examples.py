@@ -122,6 +122,16 @@ def test_groups_and_merge(scratch: Scratch) -> None:
     assert scratch.sound("extract") == {"succeeded": 25}
 
 
+def test_extract(scratch: Scratch) -> None:
+    """On this machine with fewer of everything; on a real cluster the whole of it (tests/cluster)."""
+    text = scratch.run("sh", "extract/run.sh", "local", "6", "7", "2")
+    assert "48 tasks" in text
+    assert re.search(r'^readings/\d/\d, line 1: "\d+,\d" is no number$', text, re.MULTILINE)
+    assert "6 tasks reset to pending\n" in text
+    assert re.search(r"^station 6 \d+\.\d\d lowest .* days 7$", text, re.MULTILINE)
+    assert scratch.sound("extract") == {"succeeded": 48}
+
+
 def test_add_from_task(scratch: Scratch) -> None:
     text = scratch.run("sh", "add_from_task/run.sh")
     assert text.endswith("integral: 0.66667\n")

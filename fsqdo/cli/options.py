@@ -298,7 +298,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as keyword arguments of the library, which has the defaults of the others."""
     found = {key: value for key, value in values.items() if value is not None and value != ()}
     for key in ("requires", "after"):
-        if key in found:
+        if isinstance(found.get(key), tuple):  # the `--after` of launch is one job
             found[key] = _joined(found[key])
     if "env" in found:
         found["env"] = dict(found["env"])

@@ -19,6 +19,7 @@ def test_work_of_two_minutes_in_jobs_of_one(slurm: Slurm, work: Work) -> None:
     for job in jobs:
         slurm.wait_for(job, within_s=150)
         assert work.alive() == []
-    assert [slurm.state(job) for job in jobs] == ["TIMEOUT", "TIMEOUT", "COMPLETED"]
-    assert len(work.interruptions()) <= 2 * SLOTS
+    # Slurm may be half a minute late, so that the second one may be the last that had work.
+    assert (slurm.state(jobs[0]), slurm.state(jobs[-1])) == ("TIMEOUT", "COMPLETED")
+    assert SLOTS <= sum(work.interruptions().values()) <= 2 * SLOTS
     work.assert_all_succeeded_once(count)
