@@ -57,12 +57,14 @@ ORDER = [
     "jobs",
     "launch",
     "demand",
+    "shapemodel",
     "shape",
+    "scaleguard",
     "autoscale",
     "queue",
     "cli",
 ]
-PURE = ("errors", "ids", "names", "template", "task", "settings", "walltime", "shape")
+PURE = ("errors", "ids", "names", "template", "task", "settings", "walltime", "shapemodel", "shape")
 
 CHANGES = frozenset(
     [
