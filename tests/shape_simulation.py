@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsqdo.demand import SAMPLE, TaskTime, spread
-from fsqdo.shape import GRACE_S, START_S, Permitted, Shape, choose, prior_wait_s, slots_per_node
+from fsqdo.shape import choose
+from fsqdo.shapemodel import GRACE_S, START_S, Permitted, Shape, prior_wait_s, slots_per_node
 
 CORES = 16
 PERMITTED = Permitted(cores_per_node=CORES, max_nodes=8, max_walltime_s=86400, max_jobs=16)

@@ -18,7 +18,8 @@ import fsqdo
 from fsqdo import autoscale as autoscale_module
 from fsqdo import jobs as jobs_module
 from fsqdo import launch as launch_module
-from fsqdo.autoscale import Limits, Scaled, autoscale, failures, may_chain, permit, watch
+from fsqdo import scaleguard
+from fsqdo.autoscale import Limits, Scaled, autoscale, may_chain, permit, watch
 from fsqdo.batch import JobSpec, JobState, Reply
 from fsqdo.batch.local import Local
 from fsqdo.cli.group import group
@@ -27,6 +28,7 @@ from fsqdo.demand import Demand, TaskTime
 from fsqdo.errors import BatchError, InputError
 from fsqdo.jobs import jobs, wait_for
 from fsqdo.queue import Queue
+from fsqdo.scaleguard import failures
 from tests.terminal import CHECKOUT
 
 CLUSTER = Profile("big", "stub", cores_per_node=8, max_walltime_s=3600, max_nodes=4, max_jobs=6)
@@ -304,17 +306,17 @@ def test_a_second_autoscaler_does_nothing_while_one_is_at_work(
 
 
 def test_at_the_turn_of_a_span_the_later_one_yields(queue: Queue) -> None:
-    lock = autoscale_module._lock
+    lock = scaleguard.one_at_a_time
     with lock(queue.store, lambda: 599.9) as first:
         assert first
         with lock(queue.store, lambda: 600.1) as second:
             assert not second
     # Both made their names before either listed: one of them goes on.
-    listed = autoscale_module._spans
+    listed = scaleguard._spans
     seen: list[bool] = []
     with pytest.MonkeyPatch.context() as patch:
         answers = iter([[], [1, 2], [], [1, 2]])
-        patch.setattr(autoscale_module, "_spans", lambda store, span: next(answers))
+        patch.setattr(scaleguard, "_spans", lambda store, span: next(answers))
         for at in (599.9, 600.1):
             with lock(queue.store, lambda at=at: at) as held:
                 seen.append(held)
@@ -323,7 +325,7 @@ def test_at_the_turn_of_a_span_the_later_one_yields(queue: Queue) -> None:
 
 def test_a_lock_that_was_left_lapses(queue: Queue) -> None:
     assert queue.store.claim_name("locks/autoscale.5")
-    lock = autoscale_module._lock
+    lock = scaleguard.one_at_a_time
     with lock(queue.store, lambda: 5 * 300.0 + 1) as same, lock(queue.store, lambda: 6 * 300.0) as following:
         assert not same and not following
     with lock(queue.store, lambda: 7 * 300.0) as later:

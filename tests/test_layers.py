@@ -73,13 +73,15 @@ ORDER = [
     "workerwords",
     "launch",
     "demand",
+    "shapemodel",
     "shape",
+    "scaleguard",
     "autoscale",
     "explain",
     "queue",
     "cli",
 ]
-PURE = ("errors", "ids", "names", "template", "rules", "task", "settings", "walltime", "shape")
+PURE = ("errors", "ids", "names", "template", "rules", "task", "settings", "walltime", "shapemodel", "shape")
 
 CHANGES = frozenset(
     [

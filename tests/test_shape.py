@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 
 from fsqdo.demand import TaskTime
 from fsqdo.errors import InputError
-from fsqdo.shape import (
-    INDIFFERENT,
+from fsqdo.shape import INDIFFERENT, choose, parse_test_only
+from fsqdo.shapemodel import (
     Permitted,
     Shape,
-    choose,
     estimate_shape,
     filled_s,
-    parse_test_only,
     prior_wait_s,
     representatives,
     slots_per_node,
