@@ -70,7 +70,7 @@ def test_what_is_held_goes_back_when_a_long_task_runs(queue: fsqdo.Queue, tmp_pa
     assert not list(read_queue(queue.directory).problems(range(1, 2 * SHORT + 2)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_what_is_held_goes_back_when_the_worker_is_stopped(queue: fsqdo.Queue, tmp_path: Path, number: int) -> None:
     with worker() as process:
         (tmp_path / "begun").read_text()
