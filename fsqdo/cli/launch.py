@@ -79,7 +79,7 @@ def launch_command(queue: str, n: int | None, wait: bool, dry_run: bool, **optio
     if n is None and options["nodes"] is None:
         raise click.UsageError("Missing argument 'N': how many tasks are to run at once")
     opened = connect(queue)
-    given = {key: value for key, value in options.items() if value not in (None, False, ())}
+    given = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
     launched = opened.launch(n, dry_run=dry_run, **given)
     for note in launched.notes:
         say(f"fsqdo: {note}")
