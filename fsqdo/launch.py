@@ -57,7 +57,6 @@ _BATCH_OPTIONS = (
 _WORKER_OPTIONS = ("script", "func", "timeout", "stagger", "max_fails", "health_check", "chain")
 # These mean something wherever the other one does.
 _LIKE = {"nodes_per_worker": "nodes", "mem_per_worker": "cores_per_worker"}
-_UNSET: tuple[Any, ...] = (None, False, "", (), [])
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +158,7 @@ def launch(
     packing = _check_options(options)
     chosen = (config or load_config()).profile(profile)
     system = get_system(chosen.system)
-    used = {name: value for name, value in options.items() if value not in _UNSET and _has_effect(name, system)}
+    used = {name: value for name, value in options.items() if _is_set(value) and _has_effect(name, system)}
     walltime_s = read_walltime(walltime)
     mpi = chosen.mpirun if mpirun is None else split_words("mpirun", mpirun)
     limit_s = limit(runtime_s, walltime_s)
@@ -254,6 +253,11 @@ def _check_options(given: Mapping[str, Any]) -> bool:
     return any(given.get(name) for name in _PACKING)
 
 
+def _is_set(value: object) -> bool:
+    """Whether an option was given; 0 was, and is refused where it cannot be meant."""
+    return value is not None and value is not False and value not in ("", (), [])
+
+
 def _has_effect(name: str, system: BatchSystem) -> bool:
     """Whether an option means something to the system, or to the workers wherever they run."""
     return name in _WORKER_OPTIONS or _LIKE.get(name, name) in system.options
@@ -264,7 +268,7 @@ def _notes(profile: Profile, system: BatchSystem, options: Mapping[str, Any], wa
     notes = [
         f"--{name.replace('_', '-')} has no effect {where}"
         for name in _BATCH_OPTIONS
-        if options.get(name) not in _UNSET and not _has_effect(name, system)
+        if _is_set(options.get(name)) and not _has_effect(name, system)
     ]
     if walltime_s is not None and "walltime" not in system.options:
         after = format_walltime(walltime_s)

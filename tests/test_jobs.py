@@ -178,7 +178,8 @@ def test_options_without_effect_are_named(queue: Queue, system: FakeSystem) -> N
 @pytest.mark.parametrize(
     "options",
     [{"mem_per_worker": "much"}, {"batchopts": "it's"}, {"mpirun": "it's"}, {"walltime": "1:00:01"}, {"cores_per_worker": 9},
-     {"max_fails": 0}, {"stagger": -1}, {"health_check": " "}, {"nodes": -1}],
+     {"max_fails": 0}, {"stagger": -1}, {"health_check": " "}, {"nodes": -1},
+     {"cores_per_worker": 0}, {"gpus_per_worker": 0}, {"nodes_per_worker": True}],
 )  # fmt: skip
 def test_what_cannot_be_meant_writes_nothing(queue: Queue, system: FakeSystem, options: dict[str, Any]) -> None:
     with pytest.raises(InputError):

@@ -82,7 +82,7 @@ def launch_command(
     from fsqdo.jobs import wait_for
     from fsqdo.queue import connect
 
-    asked = {key: value for key, value in options.items() if value not in (None, False, ())}
+    asked = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
     by_need = auto or shape is not None
     if n is None and "nodes" not in asked and not by_need:
         raise click.UsageError("Missing argument 'N': how many tasks are to run at once, or --auto")
