@@ -377,7 +377,7 @@ class Worker:
 
     def _must_wait(self) -> bool:
         """Whether nothing more may start before what is kept here: enough smaller ones have."""
-        return bool(self._kept) and self._overtaken >= len(self._slots)
+        return bool(self._kept) and self._overtaken >= len(self._slots) and bool(self._busy())
 
     def _may_claim(self, now: float) -> bool:
         if self._options.max_tasks is not None and self._started >= self._options.max_tasks:
@@ -400,7 +400,8 @@ class Worker:
     def _take(self) -> Ready | None:
         """The next task to start: one this worker holds already, or a fresh claim; None when nothing is pending."""
         for kept in self._kept:
-            if self._fit.fits_now(kept.definition.options):
+            options = kept.definition.options
+            if self._fit.fits_now(options) or self._fit.never(options):
                 self._kept.remove(kept)
                 self._overtaken = 0
                 return kept
@@ -553,6 +554,10 @@ class Worker:
             attempt.reason = str(error)
             self._record_slot(slot, attempt, "interrupted")
             self._trouble(error)
+        except StorageError:
+            if slot.run is None:
+                slot.clear()  # it has none of the resources, and the next look at the own directory finds it again
+            raise
 
     def _call(self, slot: Slot, ready: Ready, attempt: Attempt, function: Callable[[Any], Any]) -> None:
         """Run a function of this process, to its end; its `success_check`, if there is one, goes on in the slot."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 import fsqdo
 from fsqdo.allocation import Gpus
 from fsqdo.durations import SAMPLES, Durations
-from fsqdo.errors import InputError
+from fsqdo.errors import InputError, StorageError
 from fsqdo.resources import Resources, Share, parallel_command, pinned
 from fsqdo.store import Store
 from fsqdo.task import Options
@@ -360,6 +361,26 @@ def test_what_waits_in_a_worker_goes_back_when_it_drains(queue: fsqdo.Queue, tmp
     assert pending_files(queue) == ["000000002.r1.json"]
     (tmp_path / "go").write_text("\n")
     assert process.wait(HANG_S) == 0
+
+
+def test_what_a_failed_start_took_comes_back(queue: fsqdo.Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log cannot be opened once: the task is found again in the worker's directory, and both cores are free for it."""
+    monkeypatch.setattr("fsqdo.worker.SCAN_S", 0.1)
+    failed: list[str] = []
+    make_directories = Store.make_directories
+
+    def once(self: Store, relative: str) -> None:
+        if relative.startswith("logs/") and not failed:
+            failed.append(relative)
+            raise StorageError(OSError(errno.ENOSPC, "No space left on device"), "mkdir", relative)
+        make_directories(self, relative)
+
+    monkeypatch.setattr(Store, "make_directories", once)
+    queue.add("true", cores=2)
+    summary = queue.do(slots=2, cores=2, timeout=5.0, report=lambda text: None)
+    assert failed
+    assert summary.succeeded == 1
+    assert queue.status()["ntasks"]["Succeeded"] == 1
 
 
 # ---------------------------------------------------------------- time
