@@ -20,7 +20,7 @@ STAMP = $(VENV)/made-with-$(subst /,_,$(PYTHON))
 
 help:
 	@echo "make demo    measure Python's standard library with a queue: one minute"
-	@echo "make test    the whole test suite"
+	@echo "make test    the test suite, but for the tests on real batch systems"
 	@echo "make test-cluster    the tests on a real Slurm and a real Grid Engine, as root, where they are installed"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make format  let ruff put the code into its form"
