@@ -281,7 +281,7 @@ def test_what_waits_or_was_cancelled_is_no_failure(queue: Queue, stub: Stub) -> 
     stub.all_end()
     assert len(failures(queue.store, queue.jobs())) == 3
     path = Path(queue.directory, "jobs", "2.json")
-    path.write_text(path.read_text().replace('"state": "submitted"', '"state": "cancelled"'))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cancelled_at": "2026-01-01T00:00:00Z"}))
     assert failures(queue.store, queue.jobs()) == []
     assert failures(queue.store, queue.jobs(), forgiven=2) == []
 

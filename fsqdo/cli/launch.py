@@ -97,7 +97,7 @@ def _launch_by_need(queue: Queue, n: int | None, wait: bool, dry_run: bool, opti
     """`--auto`: the number, size and length of the jobs are not the user's, so the options that say them are refused."""
     from fsqdo.cli.autoscale import scale_once
 
-    wanted = {key: value for key, value in given(options).items() if value is not False}
+    wanted = {key: value for key, value in options.items() if value not in (None, False, ())}
     for key in ("pack", "workers_per_node", "slots", "cores_per_worker", "runtime_s"):
         if wanted.pop(key, None) is not None:
             raise click.UsageError(f"--{key.removesuffix('_s').replace('_', '-')} and --auto exclude each other")
