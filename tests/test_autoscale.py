@@ -382,7 +382,7 @@ def test_the_commands_explain_and_launch(queue: Queue) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["launch", "q"], "N is missing"),
+        (["launch", "q"], "Missing argument 'N'"),
         (["launch", "q", "--auto", "--pack"], "--pack and --auto exclude each other"),
         (["launch", "q", "--auto", "--runtime", "5"], "--runtime and --auto"),
         (["launch", "q", "--auto", "--wait"], "--watch"),

@@ -76,7 +76,7 @@ def launch_command(
     if auto or shape:
         return _launch_by_need(opened, n, wait, dry_run, options)
     if n is None:
-        raise click.UsageError("N is missing: the number of tasks that run at once, or --auto")
+        raise click.UsageError("Missing argument 'N': how many tasks are to run at once (or --auto)")
     launched = opened.launch(n, dry_run=dry_run, **{key: value for key, value in given(options).items() if value is not False})
     for note in launched.notes:
         say(f"fsqdo: {note}")
