@@ -56,7 +56,7 @@ def _verdict(store: Store, job: Job) -> str | None:
     if job.batch_id is None:
         # One without an error is being submitted at this moment.
         return None if job.error is None else f"was not submitted ({_first_line(job.error)})"
-    if job.state is not JobState.ENDED or _cancelled(store, job.number):
+    if job.state is not JobState.ENDED or _cancelled(store, job):
         return None
     if not job.workers:
         return f"ended and no worker came of it (see {job.log_path})"
@@ -75,9 +75,10 @@ def _began(store: Store, worker: str) -> bool:
     return store.read_slice(journal_path(worker), 0, 8192).count(b"\n") > 1
 
 
-def _cancelled(store: Store, number: int) -> bool:
+def _cancelled(store: Store, job: Job) -> bool:
     """Whether fsqdo cancelled it, which its record tells."""
-    return "cancel" in str(_read_json(store, record_name(number)).get("state", ""))
+    record = _read_json(store, record_name(job.number))
+    return record.get("cancelled_at") is not None or "cancel" in str(record.get("state", ""))
 
 
 def _others_worked(store: Store, job: Job) -> bool:

@@ -281,7 +281,7 @@ def test_what_waits_or_was_cancelled_is_no_failure(queue: Queue, stub: Stub) -> 
     stub.all_end()
     assert len(failures(queue.store, queue.jobs())) == 3
     path = Path(queue.directory, "jobs", "2.json")
-    path.write_text(path.read_text().replace('"state": "submitted"', '"state": "cancelled"'))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cancelled_at": "2026-01-01T00:00:00Z"}))
     assert failures(queue.store, queue.jobs()) == []
     assert failures(queue.store, queue.jobs(), forgiven=2) == []
 
@@ -382,7 +382,7 @@ def test_the_commands_explain_and_launch(queue: Queue) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["launch", "q"], "N is missing"),
+        (["launch", "q"], "Missing argument 'N'"),
         (["launch", "q", "--auto", "--pack"], "--pack and --auto exclude each other"),
         (["launch", "q", "--auto", "--runtime", "5"], "--runtime and --auto"),
         (["launch", "q", "--auto", "--wait"], "--watch"),
