@@ -109,7 +109,7 @@ def _launch_by_need(queue: Queue, n: int | None, wait: bool, dry_run: bool, want
     """`--auto`: the number, size and length of the jobs are not the user's, so the options that say them are refused."""
     from fsqdo.cli.autoscale import scale_once
 
-    for key in ("pack", "workers_per_node", "slots", "cores_per_worker", "runtime_s"):
+    for key in ("pack", "workers_per_node", "slots", "cores_per_worker", "runtime_s", "array", "nodes_per_worker"):
         if wanted.pop(key, None) is not None:
             raise click.UsageError(f"--{key.removesuffix('_s').replace('_', '-')} and --auto exclude each other")
     if wait:
