@@ -31,6 +31,9 @@ import fsqdo
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SLOTS = (1, 2, 4)
+MANY_SLOTS = (8, 32)
+LONG_SLOTS = 128
+LONG_S = 20
 FILE_BYTES = 200
 LOADED = 100_000
 CREATED = 20_000
@@ -289,14 +292,20 @@ def _start_up(bench: Bench) -> float:
 
 
 def _work_lines(
-    bench: Bench, name: str, what: str, make: Callable[[int], tuple[str, str]], count: int, xargs: list[str]
+    bench: Bench,
+    name: str,
+    what: str,
+    make: Callable[[int], tuple[str, str]],
+    count: int,
+    xargs: list[str],
+    widths: tuple[int, ...] = SLOTS,
 ) -> Iterator[Line]:
     commands, lines = bench.directory / f"{name}.commands", bench.directory / f"{name}.lines"
     made = [make(number) for number in range(count)]
     commands.write_text("".join(f"{command}\n" for command, _ in made))
     lines.write_text("".join(f"{line}\n" for _, line in made))
     start_s = _start_up(bench)
-    for slots in SLOTS:
+    for slots in widths:
         floor = partial(_xargs, bench, [f"-P{slots}", *xargs], lines, count)
         pairs = bench.turns(floor, partial(_worker, bench, commands, slots, count))
         without = median((b.wall - start_s / count) / a.wall for a, b in pairs)
@@ -308,7 +317,9 @@ def bench_true(bench: Bench) -> Iterator[Line]:
     """A worker that runs programs, against xargs with as many processes."""
     true = shutil.which("true") or "/bin/true"
     words = ["-n1", true]
-    yield from _work_lines(bench, "true", f"{true} / xargs -n1", lambda n: (f"{true} {n}", str(n)), COMMANDS, words)
+    yield from _work_lines(
+        bench, "true", f"{true} / xargs -n1", lambda n: (f"{true} {n}", str(n)), COMMANDS, words, SLOTS + MANY_SLOTS
+    )
 
 
 def bench_shell(bench: Bench) -> Iterator[Line]:
@@ -378,6 +389,44 @@ def bench_startup(bench: Bench) -> Iterator[Line]:
         yield _line(name, what, "ms", pairs, 1e3, 5.0, note=f"{least:.2f} by the least of {STARTS}")
 
 
+def bench_worker(bench: Bench) -> Iterator[Line]:
+    """What a worker costs beside its tasks: until it claims the first, and while many long ones run."""
+    costs = []
+    for _ in range(STARTS):
+        queue = bench.queue()
+        queue.add("true")
+        costs.append(bench.run(*bench.program, "do", queue.name).cpu)
+    cpu_s, most, least = median(costs), max(costs), min(costs)
+    what = "CPU of a worker with one task / 250 ms"
+    yield Line("first", what, "ms", 250, cpu_s * 1e3, cpu_s / 0.25, least / 0.25, most / 0.25, 1.0)
+    queue = bench.queue()
+    queue.add_multiple([f"exec sleep {LONG_S}"] * LONG_SLOTS)
+    child = subprocess.Popen(
+        [*bench.program, "do", queue.name, "-j", str(LONG_SLOTS)], env=bench.env, stderr=subprocess.DEVNULL
+    )
+    try:
+        while queue.status()["ntasks"]["Running"] < LONG_SLOTS:
+            time.sleep(0.1)
+        time.sleep(1)
+        began, used = time.monotonic(), _cpu_s(child.pid)
+        time.sleep(LONG_S / 2)
+        share = (_cpu_s(child.pid) - used) / (time.monotonic() - began)
+        rss_mib = int(Path(f"/proc/{child.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    finally:
+        child.terminate()
+        child.wait()
+    what = f"memory of a worker with {LONG_SLOTS} busy slots / 40 MiB"
+    yield Line("slots-mem", what, "MiB", 40, rss_mib, rss_mib / 40, rss_mib / 40, rss_mib / 40, 1.0)
+    what = f"CPU of a worker with {LONG_SLOTS} busy slots / 3 % of a core"
+    yield Line("slots-cpu", what, "%", 3, share * 100, share / 0.03, share / 0.03, share / 0.03, 1.0)
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU seconds of a process, without its children (proc(5))."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 BENCHES = {
     "load": bench_load,
     "memory": bench_memory,
@@ -386,6 +435,7 @@ BENCHES = {
     "function": bench_function,
     "add": bench_add,
     "startup": bench_startup,
+    "worker": bench_worker,
 }
 
 
