@@ -18,20 +18,18 @@ from typing import Any, TypeVar
 from fsqdo.batch import JobState
 from fsqdo.errors import TaskError
 from fsqdo.jobs import Job, QueueLike, jobs
-from fsqdo.journal import journal_path, workers
+from fsqdo.journal import durations
 from fsqdo.names import PackName
 from fsqdo.packs import definition_of, lines_of
 from fsqdo.show import workers as worker_rows
 from fsqdo.store import Entry, Store
-from fsqdo.task import Definition, Options, Outcome, State
+from fsqdo.task import Definition, Options, State
 
 SAMPLE = 400
 DEFAULT_TASK_S = 60.0
 # A job or worker without a limit counts as if it went on for so long: enough to matter, too little to hold up the rest.
 UNLIMITED_S = 3600.0
 FORGOTTEN_S = 7 * 86400.0
-_JOURNALS = 32
-_TAIL_BYTES = 16384
 _SHORTEST_S = 0.01
 
 T = TypeVar("T")
@@ -160,7 +158,7 @@ def gather(queue: QueueLike, leaving: int | None = None, found: Sequence[Job] | 
     tasks, known_by = expected(
         [options for options in _options(store, picked) if options is not None],
         store.settings.time_request_s,
-        measured(store),
+        durations(store),
     )
     least = min(task.cores for task in tasks)
     rows = worker_rows(store)
@@ -312,23 +310,3 @@ def _options(store: Store, picked: Sequence[tuple[Entry, int]]) -> Iterator[Opti
             yield Definition.from_json(lines[at]).options if at < len(lines) else None
         except TaskError:
             yield None
-
-
-def measured(store: Store) -> list[float]:
-    """Seconds of attempts that succeeded: those at the end of some journals, spread over all."""
-    _, picked = spread(workers(store), lambda _: 1, _JOURNALS)
-    found: list[float] = []
-    for worker, _ in picked:
-        succeeded = (outcome for outcome in tail(store, worker, _TAIL_BYTES) if outcome.outcome == "succeeded")
-        found += [float(outcome.elapsed_s) for outcome in succeeded if outcome.elapsed_s is not None]
-    return found
-
-
-def tail(store: Store, worker: str, size: int) -> list[Outcome]:
-    """The last outcomes in a worker's journal, as far as `size` bytes hold them whole; without those that only began."""
-    path = journal_path(worker)
-    end = store.size(path)
-    first = max(0, end - size)
-    lines = store.read_slice(path, first, end).split(b"\n")[1 if first else 0 : -1]
-    outcomes = (Outcome.from_json(line, worker) for line in lines if line.startswith(b'{"name":"') and b'"outcome"' in line)
-    return [outcome for outcome in outcomes if outcome is not None and outcome.outcome != "started"]

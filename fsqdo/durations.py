@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 
 from fsqdo import journal
 from fsqdo.settings import Settings
 from fsqdo.store import Store
-from fsqdo.task import Options, Outcome
+from fsqdo.task import Options
 
 SAMPLES = 20
 _KEEP = 200
-_JOURNALS = 8
-_READ_BYTES = 1 << 16
 _AGAIN_S = 60.0
 
 
@@ -23,8 +20,7 @@ class Durations:
 
     Notes
     -----
-    At most once a minute the first 64 KiB of at most eight journals are read, and none any more once this worker has seen 20
-    tasks itself.
+    At most once a minute some journals are looked at, and none any more once this worker has seen 20 tasks itself.
     """
 
     def __init__(self, store: Store) -> None:
@@ -43,7 +39,7 @@ class Durations:
         """What nine of ten tasks need at most, in seconds; None as long as fewer than 20 are known."""
         if len(self._own) < SAMPLES and time.monotonic() - self._read_at > _AGAIN_S:
             self._read_at = time.monotonic()
-            self._others = _from_journals(self._store)
+            self._others = journal.durations(self._store)
             self._known = None
         if self._known is None:
             known = sorted([*self._own, *self._others])
@@ -58,16 +54,3 @@ def expected_s(options: Options, settings: Settings, durations: Durations) -> fl
         return options.time_request_s
     seen_s = durations.p90_s() if settings.time_request == "auto" else None
     return settings.time_request_s if seen_s is None else seen_s
-
-
-def _from_journals(store: Store) -> list[float]:
-    workers = journal.workers(store)
-    if len(workers) > _JOURNALS:
-        workers = random.sample(workers, _JOURNALS)
-    found: list[float] = []
-    for worker in workers:
-        for line in store.read_slice(journal.journal_path(worker), 0, _READ_BYTES).split(b"\n")[:-1]:
-            outcome = Outcome.from_json(line) if b'"outcome":"succeeded"' in line else None
-            if outcome is not None and outcome.elapsed_s is not None:
-                found.append(outcome.elapsed_s)
-    return found

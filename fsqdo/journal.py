@@ -7,6 +7,7 @@ the task goes to. So whoever finds the task still in a dead worker's directory c
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,6 +21,8 @@ _KEY = b'{"name":"'
 _STARTED = re.compile(rb'\{"name":"[^"]*","outcome":"started"')
 _TAIL_BYTES = 4096
 _TAIL_LINES = 30
+_SAMPLED = 16
+SAMPLE_BYTES = 1 << 16
 
 
 def journal_path(worker: str) -> str:
@@ -71,6 +74,23 @@ def read(store: Store, worker: str) -> Iterator[Outcome]:
         outcome = Outcome.from_json(line, worker)
         if outcome is not None:
             yield outcome
+
+
+def tail(store: Store, worker: str, most_bytes: int = SAMPLE_BYTES) -> list[Outcome]:
+    """The last outcomes in a worker's journal, as far as so many bytes hold them whole; without those that only began."""
+    lines = store.read_tail(journal_path(worker), most_bytes).split(b"\n")
+    ended = (line for line in lines if line.startswith(_KEY) and not _STARTED.match(line))
+    return [outcome for line in ended if (outcome := Outcome.from_json(line, worker)) is not None]
+
+
+def durations(store: Store) -> list[float]:
+    """How many seconds attempts took that succeeded lately, of some workers: its cost does not grow with the queue."""
+    known = workers(store)
+    found: list[float] = []
+    for worker in random.sample(known, min(_SAMPLED, len(known))):
+        succeeded = (outcome.elapsed_s for outcome in tail(store, worker) if outcome.outcome == "succeeded")
+        found += [float(elapsed_s) for elapsed_s in succeeded if isinstance(elapsed_s, (int, float))]
+    return found
 
 
 def lookup(store: Store, worker: str, wanted: Iterable[str]) -> dict[str, Outcome]:

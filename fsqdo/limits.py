@@ -6,7 +6,6 @@ and never for one task: what it costs does not grow with the number of tasks.
 
 from __future__ import annotations
 
-import random
 import time
 from contextlib import suppress
 
@@ -14,15 +13,13 @@ from fsqdo import journal
 from fsqdo.errors import StorageError
 from fsqdo.rules import read_percentage
 from fsqdo.store import Store
-from fsqdo.task import Options, Outcome
+from fsqdo.task import Options
 
 NEVER = float("inf")
 LEAST_SAMPLES = 10
 FLOOR_S = 10.0
 REFRESH_S = 60.0
 EARLY_S = 5.0
-_JOURNALS = 16
-_TAIL_BYTES = 1 << 16
 
 
 class Limits:
@@ -67,21 +64,7 @@ class Limits:
         return f"time limit of {limit_s:.4g} s ({self._store.settings.time_limit} of the median, at least {FLOOR_S:g} s)"
 
     def _look(self, factor: float) -> None:
-        workers = journal.workers(self._store)
-        elapsed: list[float] = []
-        for worker in random.sample(workers, min(_JOURNALS, len(workers))):
-            elapsed += recent_successes(self._store, worker)
+        elapsed = journal.durations(self._store)
         if len(elapsed) >= LEAST_SAMPLES:
             elapsed.sort()
             self._relative_s = max(FLOOR_S, factor * elapsed[len(elapsed) // 2])
-
-
-def recent_successes(store: Store, worker: str) -> list[float]:
-    """How many seconds each of the last successes in a worker's journal took."""
-    found = []
-    for line in store.read_tail(journal.journal_path(worker), _TAIL_BYTES).split(b"\n"):
-        if b'"outcome":"succeeded"' in line:
-            outcome = Outcome.from_json(line)
-            if outcome is not None and isinstance(outcome.elapsed_s, (int, float)):
-                found.append(float(outcome.elapsed_s))
-    return found

@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from fsqdo.batch import JobState
-from fsqdo.demand import tail
 from fsqdo.jobs import Job, next_number, record_name
-from fsqdo.journal import journal_path, workers
+from fsqdo.journal import journal_path, tail, workers
 from fsqdo.names import new_token
 from fsqdo.store import Store
 

@@ -23,13 +23,12 @@ from fsqdo.demand import (
     TaskTime,
     expected,
     gather,
-    measured,
     spread,
     supplies,
-    tail,
     unix_time,
 )
 from fsqdo.jobs import Job
+from fsqdo.journal import durations, tail
 from fsqdo.store.system import System
 from fsqdo.task import Options
 
@@ -191,7 +190,7 @@ def test_what_succeeded_is_measured(root: Path) -> None:
     queue = fsqdo.create("q")
     queue.add_multiple(["true", "false", "sleep 0.2"])
     queue.do(slots=3, report=lambda text: None)
-    seen = sorted(measured(queue.store))
+    seen = sorted(durations(queue.store))
     assert len(seen) == 2 and seen[0] < 0.2 <= seen[1]
     queue.add("true")
     found = gather(queue)

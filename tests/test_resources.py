@@ -425,12 +425,12 @@ def test_journals_are_read_rarely(store: Store, monkeypatch: pytest.MonkeyPatch)
     for i in range(20):
         write_journal(store, f"a-{i}-x", [1.0])
     reads: list[str] = []
-    read = Store.read_slice
-    monkeypatch.setattr(Store, "read_slice", lambda self, path, first, end: reads.append(path) or read(self, path, first, end))
+    read = Store.read_tail
+    monkeypatch.setattr(Store, "read_tail", lambda self, path, most: reads.append(path) or read(self, path, most))
     durations = Durations(store)
     for _ in range(100):
         assert durations.p90_s() is None
-    assert len(reads) == 8
+    assert len(reads) == 16
 
 
 def test_auto(queue: fsqdo.Queue) -> None:
