@@ -8,20 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.gridengine import GridEngine, grid_engine_cluster
-from tests.cluster.queues import Work
-from tests.cluster.slurm import FREEZER, Slurm, slurm_cluster
+pytest.register_assert_rewrite("tests.cluster.queues", "tests.cluster.site")
+
+from tests.cluster.gridengine import GridEngine, grid_engine_cluster  # noqa: E402
+from tests.cluster.queues import Work  # noqa: E402
+from tests.cluster.slurm import FREEZER, Slurm, slurm_cluster  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def slurm() -> Iterator[Slurm]:
+def slurm_by_groups() -> Iterator[Slurm]:
     """Slurm with four nodes that tracks the processes of a job by their process group, and so loses its tasks."""
     with slurm_cluster("pgid") as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
-def slurm_with_cgroups() -> Iterator[Slurm]:
+def slurm_by_cgroups() -> Iterator[Slurm]:
     """Another Slurm, which tracks all processes of a job."""
     if not os.access(FREEZER, os.W_OK):
         pytest.skip(
@@ -32,10 +34,32 @@ def slurm_with_cgroups() -> Iterator[Slurm]:
 
 
 @pytest.fixture(scope="session")
-def grid_engine() -> Iterator[GridEngine]:
+def one_grid_engine() -> Iterator[GridEngine]:
     """Grid Engine with a host of 8 slots."""
     with grid_engine_cluster() as cluster:
         yield cluster
+
+
+# What a failed test leaves in a batch system would fail those after it, too.
+@pytest.fixture
+def slurm(slurm_by_groups: Slurm) -> Iterator[Slurm]:
+    """Slurm, without jobs."""
+    yield slurm_by_groups
+    slurm_by_groups.end_jobs()
+
+
+@pytest.fixture
+def slurm_with_cgroups(slurm_by_cgroups: Slurm) -> Iterator[Slurm]:
+    """Slurm with cgroups, without jobs."""
+    yield slurm_by_cgroups
+    slurm_by_cgroups.end_jobs()
+
+
+@pytest.fixture
+def grid_engine(one_grid_engine: GridEngine) -> Iterator[GridEngine]:
+    """Grid Engine, without jobs."""
+    yield one_grid_engine
+    one_grid_engine.end_jobs()
 
 
 @pytest.fixture

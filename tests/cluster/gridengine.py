@@ -115,7 +115,8 @@ class GridEngine:
 
     def end_jobs(self) -> None:
         """End all jobs."""
-        self.run("qdel", "-f", "-u", "*")
+        if self.run("qstat", "-u", "*").stdout.strip():
+            self.run("qdel", "-f", "-u", "*")
         wait_until("all jobs have ended", lambda: not self.run("qstat", "-u", "*").stdout.strip())
 
     # ------------------------------------------------------------ commands

@@ -86,7 +86,8 @@ class Work:
         return {task_id: name.i for task_id, name in counters.items() if isinstance(name, TaskName) and name.i}
 
     def assert_all_succeeded_once(self, count: int) -> None:
-        """Every task has succeeded, in one place, with one outcome; nothing is left of any of them."""
+        """Once the workers have left: every task has succeeded, in one place, with one outcome, and nothing of it is left."""
+        self.wait_for("the workers have left", lambda: not any(map(self.queue.store.ls, ("running", "recovering"))))
         report = read_queue(self.queue.directory)
         assert report.problems(healed=True) == []
         assert {state: n for state, n in report.counts().items() if n} == {"succeeded": count}

@@ -85,8 +85,9 @@ def test_array(slurm: Slurm, tmp_path: Path) -> None:
     job = slurm.submit(script, "--array=0-2", "-o", f"{tmp_path}/%a")
     wanted = {f"{job}_{index} RUNNING" for index in range(3)}
     wait_until("all elements run", lambda: set(slurm.tell(*STATES, job).splitlines()) == wanted)
-    wait_until("they have written", lambda: all((tmp_path / f"{index}").read_text() for index in range(3)))
-    inside = [(tmp_path / f"{index}").read_text().split() for index in range(3)]
+    outputs = [tmp_path / f"{index}" for index in range(3)]
+    wait_until("they have written", lambda: all(path.exists() and path.read_text() for path in outputs))
+    inside = [path.read_text().split() for path in outputs]
     assert [words[1:] for words in inside] == [[job, "0"], [job, "1"], [job, "2"]]
     assert len({words[0] for words in inside}) == 3
     slurm.tell("scancel", job)

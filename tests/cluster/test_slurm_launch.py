@@ -215,6 +215,7 @@ def test_clean_environment(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         site.work.add(1, text)
         site.launch(*words)
         site.work.wait_for_end()
+        wait_until("its workers have left", lambda: set(site.states()) == {"ended"})
     found = [(site.work.directory / f"env.{n}").read_text() for n in (1, 2, 3)]
     assert found == ["|$HOME 'x'\n", "|$HOME 'x'\n", "there|$HOME 'x'\n"]
 
