@@ -10,8 +10,6 @@ from tests.cluster.gridengine import GridEngine
 from tests.cluster.queues import Work
 from tests.cluster.site import Site
 
-pytest.importorskip("fsqdo.plan", reason="launch plans nothing yet")
-
 UNTIL_GO = "until [ -e go ]; do sleep 0.1; done"
 
 

@@ -13,8 +13,6 @@ from tests.cluster.queues import Work
 from tests.cluster.site import Site
 from tests.cluster.slurm import NODES, Slurm
 
-pytest.importorskip("fsqdo.plan", reason="launch plans nothing yet")
-
 UNTIL_GO = "until [ -e go ]; do sleep 0.1; done"
 NOTE_NODE = "echo $SLURMD_NODENAME > node.$FSQDO_TASK_ID"
 PROFILE = """

@@ -12,8 +12,6 @@ from tests.cluster.queues import Work
 from tests.cluster.site import Site
 from tests.cluster.slurm import Slurm
 
-pytest.importorskip("fsqdo.plan", reason="launch plans nothing yet")
-
 PROFILE = "system: slurm\ncores_per_node: 4\n"
 
 
