@@ -485,7 +485,19 @@ def test_config_reports_all_that_is_wrong(user_file: Path) -> None:
 # ---------------------------------------------------------------- walltimes
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("24:00:00", 86400), ("30:00", 1800), ("0:120:00", 7200), ("45", 2700), ("0:1", 1), (" 1:00:90 ", 3690), (30, 1800)],
+    [
+        ("24:00:00", 86400),
+        ("30:00", 1800),
+        ("0:120:00", 7200),
+        ("45", 2700),
+        ("0:1", 1),
+        (" 1:00:90 ", 3690),
+        (30, 1800),
+        ("1-0", 86400),
+        ("1-12:30", 131_400),
+        ("2-12:00:00", 216_000),
+        ("0-0:10", 600),
+    ],
 )
 def test_walltimes_that_people_write(text: str | int, seconds: int) -> None:
     assert parse_walltime(text) == seconds
@@ -494,7 +506,7 @@ def test_walltimes_that_people_write(text: str | int, seconds: int) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", " ", "0", "0:00:00", "-5", "1:-1", "1.5", "1:2:3:4", ":30", "30:", "1::2", "1 2", "٣:00", "1e3", "9" * 400,
-     "999999999", "1:00\n:00", "1h", "$(id)", True, None, 1.5, b"30:00"],
+     "999999999", "1:00\n:00", "1h", "-1:00", "1-", "1--2", "1-2-3", "1-1:2:3:4", "$(id)", True, None, 1.5, b"30:00"],
 )  # fmt: skip
 def test_what_is_no_walltime_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="walltime"):
