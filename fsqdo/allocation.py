@@ -259,6 +259,11 @@ def threads_are_set(environ: Environ) -> bool:
     return not (by_pbs or environ.get("_CONDOR_SCRATCH_DIR"))
 
 
+def job_number(environ: Environ, queue_dir: str) -> str | None:
+    """Number of the job of this queue that this process runs in; None when it runs in none, or in one of another queue."""
+    return environ.get("FSQDO_JOB") if environ.get("FSQDO_QUEUE_DIR", queue_dir) == queue_dir else None
+
+
 def restarts(environ: Environ) -> int | None:
     """How often this batch job was requeued and started anew; None in the first run, or where nobody counts."""
     return _number(environ, "SLURM_RESTART_COUNT")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fsqdo.allocation import job_number
 from fsqdo.batch import JobState
 from fsqdo.config import Config, Profile, load_config
 from fsqdo.demand import Demand, gather
@@ -355,5 +356,5 @@ def may_chain(why: str) -> bool:
 
 def own_job(queue: QueueLike) -> Job | None:
     """The job of the queue that this process runs in; None when it runs in none."""
-    text = os.environ.get("FSQDO_JOB", "")
-    return next((job for job in jobs(queue) if str(job.number) == text), None)
+    number = job_number(os.environ, queue.store.directory)
+    return None if number is None else next((job for job in jobs(queue) if str(job.number) == number), None)

@@ -124,7 +124,7 @@ class Worker:
         """Become a worker of the queue, under a new name."""
         options = self._options
         deadline = None if self._deadline == NEVER else int(time.time() + self._deadline - time.monotonic())
-        job = os.environ.get("FSQDO_JOB")
+        job = allocation.job_number(os.environ, self._store.directory)
         self._member = Member(
             self._store,
             slots=options.slots,

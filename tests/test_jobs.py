@@ -127,7 +127,8 @@ def test_a_spec_says_all_that_was_asked_for_and_the_profile_has(queue: Queue, sy
         ("-q", "a b", "-r"), ("podman", "run"), ("mpiexec",), False,
     )  # fmt: skip
     assert (spec.prologue, spec.epilogue, spec.template) == (("begin",), ("end",), "whole")
-    assert spec.env == {"A": "1", "FSQDO_DIR": os.path.dirname(queue.directory), "FSQDO_JOB": "1"}
+    assert spec.env == {"A": "1", "FSQDO_DIR": os.path.dirname(queue.directory), "FSQDO_QUEUE_DIR": queue.directory,
+                        "FSQDO_JOB": "1"}  # fmt: skip
     assert list(spec.command[2:]) == [
         "do", "q", "-j", "4", "--cores=8", "--gpus=4", "--mem=4096", "--timeout=60", "--stagger=5", "--runtime=3600",
         "--mpirun=mpiexec", "--max-fails=3", "--health-check=test -d /scratch", "--chain",
@@ -381,6 +382,9 @@ fsqdo.jobs.get_system = lambda name: system
     assert not said.exists()
     assert "1 job cancelled that waited in the batch system" in _do(queue, {"FSQDO_JOB": "1"}, code)
     assert said.read_text() == "cancelled\n"
+    said.unlink()
+    assert "cancelled" not in _do(queue, {"FSQDO_JOB": "1", "FSQDO_QUEUE_DIR": "/of/another"}, code)
+    assert not said.exists()
     assert [bool(_record(queue, number).get("cancelled_at")) for number in (1, 2)] == [False, True]
 
 

@@ -49,21 +49,19 @@ def do_command(queue: str, chain: bool, **options: Any) -> int:
 
     Exits when nothing is pending and nothing runs that a task waits for. SIGTERM, SIGINT and SIGUSR1 stop it in order: running
     tasks are stopped and go back to pending. In a batch job it does that by itself before the job's time is over; SIGUSR1
-    then only says that this is near: it claims no more. The
-    exit code is 1 when it ended because something was wrong: the health check, too many failures, or a machine on which
-    everything fails.
+    then only says that this is near: it claims no more. The exit code is 1 when it ended because something was wrong: the
+    health check, too many failures, or a machine on which everything fails.
     """
+    from fsqdo.allocation import cores, job_number
     from fsqdo.queue import connect
 
     if options["slots"] == "auto":
-        from fsqdo.allocation import cores
-
         options["slots"] = cores(os.environ)
     asked = {key: value for key, value in options.items() if value is not None}
     opened = connect(queue)
     summary = opened.do(verbose=is_verbose(), **asked)
     say(str(summary))
-    if "FSQDO_JOB" in os.environ and "drained" in summary.why:
+    if "drained" in summary.why and job_number(os.environ, opened.store.directory) is not None:
         _cancel_queued(opened.store)
     if chain:
         from fsqdo.cli.autoscale import go_on
