@@ -33,7 +33,7 @@ demo: $(STAMP)
 	@PATH="$$PWD/$(VENV)/bin:$$PATH" sh examples/stdlib_statistics/demo.sh build/demo
 
 test: $(STAMP)
-	$(PY) -m pytest --ignore=tests/cluster $(ARGS)
+	$(PY) -m pytest --ignore=tests/cluster -n auto $(ARGS)
 
 # Each file of tests with a Slurm or a Grid Engine of its own; they mostly wait, so that three at once suit two processors.
 test-cluster: $(STAMP)

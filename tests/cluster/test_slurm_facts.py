@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fsqdo.shape import parse_test_only
 from tests.cluster.daemons import wait_until
 from tests.cluster.slurm import Slurm, slurm_cluster
 
@@ -147,6 +149,14 @@ def test_refused_submissions(slurm: Slurm, tmp_path: Path) -> None:
         refused = slurm.run("sbatch", "--parsable", option, script)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert said in refused.stderr
+
+
+def test_forecast_of_a_start(slurm: Slurm, tmp_path: Path) -> None:
+    """`autoscale` asks so when a job of some shape would start: here at once."""
+    said = slurm.run("sbatch", "--test-only", "--nodes=2", "--time=10", str(_script(tmp_path, "true")))
+    assert (said.returncode, said.stdout) == (0, "")
+    in_s = parse_test_only(said.stderr, time.time())
+    assert in_s is not None and in_s < 60, said.stderr
 
 
 def test_dependency_on_a_failed_job(slurm: Slurm, tmp_path: Path) -> None:
