@@ -469,6 +469,12 @@ def test_config_as_json(user_file: Path) -> None:
     assert shown["sources"] == [str(user_file)]
 
 
+def test_config_without_a_file_says_what_is_built_in() -> None:
+    done = _config_command()
+    assert done.returncode == 0
+    assert done.stdout.endswith("profiles:\n  local:\n    system: local  # built in\n")
+
+
 def test_config_reports_all_that_is_wrong(user_file: Path) -> None:
     user_file.write_text("dri: /q\nprofiles: {n: {system: slrm, max_nodes: 0}}\n")
     done = _config_command()

@@ -52,10 +52,8 @@ def _lines(config: Config) -> Iterator[str]:
         for key, value in shown_profile(profile):
             place = f"profiles.{name}.{key}"
             if isinstance(value, dict):
-                yield f"    {key}:"
-                yield from (
-                    _line(f"      {_scalar(var)}", text, config.origins[f"{place}.{var}"]) for var, text in value.items()
-                )
+                lines = [_line(f"      {_scalar(var)}", text, config.origins[f"{place}.{var}"]) for var, text in value.items()]
+                yield from [f"    {key}:", *lines] if lines else ()
             elif place in config.origins:
                 yield _line(f"    {key}", value, config.origins[place])
 
