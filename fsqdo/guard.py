@@ -1,7 +1,7 @@
 """The guard against bad nodes: a machine on which everything fails at once would else eat the whole queue.
 
 A worker whose first few different tasks all fail within seconds claims no more. One success, or one attempt that took its time,
-and the guard is over for good: the machine works. Tasks that failed before, anywhere, prove nothing about this machine.
+and the guard is over for good: the machine works. Tasks that were run before, anywhere, prove nothing about this machine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Guard:
             return
         if outcome == "succeeded" or (outcome in ("failed", "retry") and elapsed_s >= AT_ONCE_S):
             self.over = True
-        elif outcome in ("failed", "retry") and name.f == 0 and name.id not in self._failed:
+        elif outcome in ("failed", "retry") and name.f == name.r == 0 and name.id not in self._failed:
             self._failed.append(name.id)
             self.over = self.tripped = len(self._failed) >= self._after
 

@@ -411,10 +411,12 @@ def test_the_guard(attempts: list[tuple[int, str, float]], tripped: bool) -> Non
     assert guard.tripped is tripped
 
 
-def test_what_failed_before_proves_nothing_about_this_machine() -> None:
+@pytest.mark.parametrize("counters", [{"f": 1}, {"r": 1}, {"r": 2, "f": 1}])
+def test_what_was_run_before_proves_nothing_about_this_machine(counters: dict[str, int]) -> None:
+    """Tasks that are tried again, or were set back by `retry` or `rerun`."""
     guard = Guard(2)
     for task_id in range(1, 9):
-        guard.saw(TaskName(task_id, f=1), "failed", QUICK)
+        guard.saw(TaskName(task_id, **counters), "failed", QUICK)
     assert not guard.over and not guard.tripped
 
 
