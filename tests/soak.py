@@ -196,7 +196,8 @@ class Soak:
         self.done[f"{kind.partition('-')[0]}s started"] += 1
 
     def _start_worker(self, slots: int = 2) -> None:
-        self._start("worker", "-m", "fsqdo", "do", "soak", "-j", str(slots), "--func", "tests.soak:work", "--bad-node-after", "0")
+        words = ["-j", str(slots), "--func", "tests.soak:work", "--bad-node-after", "0"]
+        self._start("worker", "-m", "fsqdo", "do", "soak", *words)
 
     def _start_actor(self, name: str) -> None:
         seed = self.rng.randrange(1 << 30)
