@@ -82,12 +82,10 @@ class Share:
 
     __slots__ = ("_taken", "cpus", "gpus", "local")
 
-    def __init__(self, nodes: Sequence[_Node], wants: Wants, local: bool = True) -> None:
+    def __init__(self, taken: Sequence[_Taken], local: bool = True) -> None:
         self.local = local
-        whole = len(nodes) > 1
-        self._taken = [node.take(wants, whole) for node in nodes]
-        first = self._taken[0]
-        self.gpus, self.cpus = first.gpus, first.cpus
+        self._taken = taken
+        self.gpus, self.cpus = taken[0].gpus, taken[0].cpus
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -96,7 +94,7 @@ class Share:
 
     def free(self) -> None:
         """Give it back; a second time does nothing."""
-        taken, self._taken = self._taken, []
+        taken, self._taken = self._taken, ()
         for node, cores, mem_mb, gpus, cpus in taken:
             node.cores += cores
             node.mem_mb += mem_mb
@@ -157,8 +155,13 @@ class Resources:
     def take(self, options: Options) -> Share | None:
         """Take what a task wants; None when it is not free."""
         wanted = self.wants(options)
+        if not wanted.parallel:  # the usual case, once a task
+            node = self._nodes[0]
+            return Share((node.take(wanted, whole=False),)) if node.fits(wanted) else None
         nodes = self._choose(wanted)
-        return Share(nodes, wanted, local=nodes == self._nodes[:1]) if nodes else None
+        if not nodes:
+            return None
+        return Share([node.take(wanted, whole=len(nodes) > 1) for node in nodes], local=nodes == self._nodes[:1])
 
     def _choose(self, wanted: Wants) -> list[_Node]:
         if not wanted.parallel:
