@@ -20,6 +20,8 @@ from fsqdo.cli.add import Progress
 from fsqdo.cli.commands import COMMANDS, help_text
 from fsqdo.cli.options import read_duration_s
 from fsqdo.cli.output import printable
+from fsqdo.cli.work import plain_options
+from fsqdo.cli.workers import do_command
 
 HANG_S = 60
 CHECKOUT = Path(fsqdo.__file__).resolve().parent.parent
@@ -739,3 +741,38 @@ def test_verbose_before_and_after_the_command(blat: Callable[..., fsqdo.Queue]) 
     quiet = run("do", "Blat", "--max-tasks", 1).stderr
     for words in (["-v", "do", "Blat", "--max-tasks", 1], ["do", "Blat", "--verbose", "--max-tasks", 1]):
         assert len(run(*words).stderr.splitlines()) > len(quiet.splitlines())
+
+
+# ---------------------------------------------------------------- a worker without click
+PLAIN = [
+    [],
+    ["-j", "8"],
+    ["-j", "128", "--cores=128", "--gpus=4", "--mem=512000", "--runtime=3600", "--timeout=60.5", "--stagger=5"],
+    ["--script=./x.sh -a {a}", "--mpirun=srun --mpi=pmix", "--max-fails=3", "--health-check=test -d /scratch", "--chain"],
+    ["--func=package.module:function", "--nodes-per-worker=2", "--script="],
+]
+
+
+@pytest.mark.parametrize("words", PLAIN)
+def test_both_readers_of_a_worker_s_words_agree(words: list[str]) -> None:
+    known = do_command.make_context("do", ["Blat", *words]).params
+    assert plain_options(["Blat", *words]) == {key: value for key, value in known.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], [], ["-j", "8"], ["Blat", "-j"], ["Blat", "-j", "auto"], ["Blat", "--runtime", "60"], ["Blat", "--runtime=8h"],
+     ["Blat", "--cores=-1"], ["Blat", "-v"], ["Blat", "other"], ["Bl at"], ["-Blat"], ["Blat", "--script"],
+     ["Blat", "--cores=٣"]],
+)  # fmt: skip
+def test_other_words_are_left_to_click(words: list[str]) -> None:
+    assert plain_options(words) is None
+
+
+def test_a_batch_job_s_worker_imports_no_click(blat: Callable[..., fsqdo.Queue]) -> None:
+    blat("true")
+    words = [sys.executable, "-X", "importtime", "-m", "fsqdo", "do", "Blat", "-j", "2", "--runtime=60"]
+    done = subprocess.run(words, env=_environment(), capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "fsqdo.worker" in imported and not imported & {"click", "yaml", "fsqdo.cli.group"}
+    assert fsqdo.connect("Blat").status()["ntasks"]["Succeeded"] == 1

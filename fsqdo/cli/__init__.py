@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    """Answer the two forms that need no click, whose import takes longer than all the rest, and leave the others to it."""
+    """Answer the forms that need no click, whose import takes longer than all the rest, and leave the others to it."""
     if words in (["--help"], ["-h"]) or (not words and _COMPLETION not in os.environ):
         from fsqdo.cli.commands import help_text
 
@@ -50,6 +50,12 @@ def _dispatch(words: list[str]) -> int:
         from fsqdo.cli.status import print_status
 
         return print_status(words[1])
+    if words[:1] == ["do"]:
+        from fsqdo.cli.work import plain_options, work
+
+        options = plain_options(words[1:])
+        if options is not None:
+            return work(**options)
     from fsqdo.cli.group import run
 
     return run(words)

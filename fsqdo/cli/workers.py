@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fsqdo.cli.options import DURATION, SLOTS, command, dry_run_option, is_verbose, json_option, queue_argument, verbose_option
-from fsqdo.cli.output import aligned, complain, counted, json_line, printable, say, write_lines
-
-if TYPE_CHECKING:
-    from fsqdo.store import Store
+from fsqdo.cli.output import aligned, complain, counted, json_line, printable, write_lines
+from fsqdo.cli.work import work
 
 
 @command(
@@ -52,36 +49,7 @@ def do_command(queue: str, chain: bool, **options: Any) -> int:
     then only says that this is near: it claims no more. The exit code is 1 when it ended because something was wrong: the
     health check, too many failures, or a machine on which everything fails.
     """
-    from fsqdo.allocation import cores, job_number
-    from fsqdo.queue import connect
-
-    if options["slots"] == "auto":
-        options["slots"] = cores(os.environ)
-    asked = {key: value for key, value in options.items() if value is not None}
-    opened = connect(queue)
-    summary = opened.do(verbose=is_verbose(), **asked)
-    say(str(summary))
-    if "drained" in summary.why and job_number(os.environ, opened.store.directory) is not None:
-        _cancel_queued(opened.store)
-    if chain:
-        from fsqdo.cli.autoscale import go_on
-
-        go_on(opened, summary.why, **{key: asked[key] for key in ("script", "func", "timeout") if key in asked})
-    return int(summary.trouble)
-
-
-def _cancel_queued(store: Store) -> None:
-    """Cancel the jobs that wait for nothing any more; that this fails is no failure of the worker."""
-    from fsqdo.errors import FsqdoError
-    from fsqdo.jobs import cancel_queued
-
-    try:
-        cancelled = cancel_queued(store)
-    except FsqdoError as error:
-        complain(f"jobs that wait in the batch system were not cancelled: {error}")
-        return
-    if cancelled:
-        say(f"{counted(len(cancelled), 'job')} cancelled that waited in the batch system")
+    return work(queue, chain, is_verbose(), **options)
 
 
 @command(
