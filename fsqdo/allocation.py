@@ -15,6 +15,7 @@ from typing import NamedTuple
 QUERY_S = 5.0
 # What a system answers for "no limit" is larger than this.
 _NO_LIMIT_S = 1e8
+_LEAST_GRACE_S = 0.5
 _MIB = 1 << 20
 _CLOCK = re.compile(r"(?:([0-9]+)-)?([0-9]+(?::[0-9]+){1,3})\Z")
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
@@ -65,6 +66,17 @@ def ends_in_s(environ: Environ, runtime_s: float | None) -> float | None:
     """Seconds until a worker must have ended: the earlier of its own limit and the end of its allocation; None: neither."""
     limits = [limit_s for limit_s in (runtime_s, time_left_s(environ)) if limit_s is not None]
     return min(limits, default=None)
+
+
+def grace_s(environ: Environ, usual_s: float, ask: Ask = ask) -> float:
+    """Seconds that stopped tasks may take to end: half of what the batch system leaves before it kills, if that is less.
+
+    Only Slurm says what that is (`KillWait`).
+    """
+    if not environ.get("SLURM_JOB_ID"):
+        return usual_s
+    said = re.search(r"^KillWait\s*=\s*([0-9]+)", ask(["scontrol", "show", "config"]), re.MULTILINE)
+    return usual_s if said is None else min(usual_s, max(_LEAST_GRACE_S, int(said[1]) / 2))
 
 
 def _slurm(environ: Environ, ask: Ask) -> float | None:

@@ -36,7 +36,7 @@ from fsqdo.signals import Signals
 from fsqdo.slots import NEVER, NO_OPTIONS, Launcher, Ready, Slot
 from fsqdo.store import Store
 from fsqdo.task import Definition, Options
-from fsqdo.workeroptions import Summary, WorkerOptions
+from fsqdo.workeroptions import GRACE_S, Summary, WorkerOptions
 
 SCAN_S = 5.0
 SYNC_S = 5.0
@@ -70,7 +70,8 @@ class Worker:
             "FSQDO_QUEUE": os.path.basename(store.directory),
             "FSQDO_QUEUE_DIR": store.directory,
         }
-        self._grace_s, self._deadline = options.grace_s, NEVER
+        self._grace_s = allocation.grace_s(os.environ, GRACE_S) if options.grace_s is None else options.grace_s
+        self._deadline = NEVER
         ends_in_s = allocation.ends_in_s(os.environ, options.runtime_s)
         if ends_in_s is not None:
             self._grace_s = min(self._grace_s, ends_in_s / 4)

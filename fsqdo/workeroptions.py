@@ -34,7 +34,8 @@ class WorkerOptions:
     stagger_s
         Wait at random up to so many seconds before the first claim.
     grace_s
-        Seconds that tasks have to end when they are told to stop, and that stopping begins before the deadline.
+        Seconds that tasks have to end when they are told to stop, and that stopping begins before the deadline. None: 10, or
+        half of what the batch system leaves if that is less.
     idle_s
         End after this many seconds without a task; None: when the queue is drained.
     max_tasks
@@ -65,7 +66,7 @@ class WorkerOptions:
     mpirun: str | tuple[str, ...] | None = None
     pin: bool = False
     stagger_s: float = 0.0
-    grace_s: float = GRACE_S
+    grace_s: float | None = None
     idle_s: float | None = None
     max_tasks: int | None = None
     runtime_s: float | None = None

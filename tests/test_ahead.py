@@ -44,9 +44,8 @@ def until(true: Callable[[], bool]) -> None:
 def queue(tmp_path: Path) -> Iterator[fsqdo.Queue]:
     """Forty short tasks, one that goes on until `go` is opened, forty short ones."""
     queue = fsqdo.create("Blat")
-    os.mkfifo(tmp_path / "begun")
     os.mkfifo(tmp_path / "go")
-    long = f"echo now > {tmp_path}/begun; read line < {tmp_path}/go"
+    long = f"touch {tmp_path}/begun; read line < {tmp_path}/go"
     queue.add_multiple([*["true"] * SHORT, long, *["true"] * SHORT])
     yield queue
     queue.close()
@@ -59,7 +58,7 @@ def running(queue: fsqdo.Queue) -> list[str]:
 
 def test_what_is_held_goes_back_when_a_long_task_runs(queue: fsqdo.Queue, tmp_path: Path) -> None:
     with worker() as process:
-        (tmp_path / "begun").read_text()
+        until((tmp_path / "begun").exists)
         until(lambda: running(queue) == [LONG, NEXT])
         until(lambda: running(queue) == [LONG])
         returned = list(Path(queue.directory).glob("pending/0/*/*.r1.json"))
@@ -73,7 +72,7 @@ def test_what_is_held_goes_back_when_a_long_task_runs(queue: fsqdo.Queue, tmp_pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_what_is_held_goes_back_when_the_worker_is_stopped(queue: fsqdo.Queue, tmp_path: Path, number: int) -> None:
     with worker() as process:
-        (tmp_path / "begun").read_text()
+        until((tmp_path / "begun").exists)
         until(lambda: running(queue) == [LONG, NEXT])
         process.send_signal(number)
         process.wait(HANG_S)
@@ -85,7 +84,7 @@ def test_what_is_held_goes_back_when_the_worker_is_stopped(queue: fsqdo.Queue, t
 
 def test_a_killed_worker_s_are_recovered(queue: fsqdo.Queue, tmp_path: Path) -> None:
     with worker() as process:
-        (tmp_path / "begun").read_text()
+        until((tmp_path / "begun").exists)
         until(lambda: running(queue) == [LONG, NEXT])
         process.kill()
         process.wait()
@@ -104,7 +103,7 @@ def test_never_more_than_it_may_start(queue: fsqdo.Queue) -> None:
 
 def test_a_pause_sends_them_back(queue: fsqdo.Queue, tmp_path: Path) -> None:
     with worker("-j", "2") as process:
-        (tmp_path / "begun").read_text()
+        until((tmp_path / "begun").exists)
         queue.pause()
         until(lambda: running(queue) == [LONG])
         (tmp_path / "go").write_text("go\n")

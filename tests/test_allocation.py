@@ -17,7 +17,7 @@ import pytest
 
 import fsqdo
 from fsqdo import allocation
-from fsqdo.allocation import Gpus, clock_s, expand_hosts, expand_numbers, time_left_s
+from fsqdo.allocation import Gpus, clock_s, expand_hosts, expand_numbers, grace_s, time_left_s
 
 HANG_S = 60
 BATCH_VARIABLES = ("SLURM_", "PBS_", "LSB_", "FLUX_", "SGE_", "_CONDOR", "CUDA_", "ROCR_", "HIP_", "ZE_", "OMP_", "NCPUS")
@@ -69,6 +69,24 @@ def test_without_a_batch_system_nothing_is_asked() -> None:
     ask, asked = answering({})
     assert time_left_s({"HOME": "/"}, ask) is None
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("KillOnBadExit           = 0\nKillWait                = 30 sec\n", 10),
+        ("KillWait                = 5 sec\n", 2.5),
+        ("KillWait                = 0 sec\n", 0.5),
+        ("UnkillableStepTimeout = 60 sec\nOverKillWait = 4", 10),
+        ("garbage", 10),
+        ("", 10),
+    ],
+)
+def test_the_grace_is_half_of_what_slurm_leaves(said: str, seconds: float) -> None:
+    ask, asked = answering({"scontrol": said})
+    assert grace_s({"SLURM_JOB_ID": "7"}, 10.0, ask) == seconds
+    assert grace_s({}, 10.0, ask) == 10.0
+    assert len(asked) == 1
 
 
 def test_slurm_says_its_end_in_the_environment() -> None:

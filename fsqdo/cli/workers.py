@@ -33,7 +33,7 @@ fsqdo do Blat --script "analyze -a {a} -b {b}"
 @click.option("--mpirun", metavar="WORDS", help="What starts parallel tasks: srun, mpiexec --oversubscribe.")
 @click.option("--pin", is_flag=True, default=None, help="Keep each task on processors of its own.")
 @click.option("--stagger", "stagger_s", type=DURATION, help="Wait at random up to this time before the first task.")
-@click.option("--grace", "grace_s", type=DURATION, help="Time that stopped tasks have to end. Without it 10.")
+@click.option("--grace", "grace_s", type=DURATION, help="Time that stopped tasks have to end. Without it 10, or less.")
 @click.option("--max-fails", type=int, metavar="K", help="Claim no more after K of its tasks failed for good.")
 @click.option("--health-check", metavar="COMMAND", help="Run it first; exit with 1 when it does not exit 0.")
 @click.option(

@@ -49,9 +49,21 @@ def test_scancel(cluster: str, work: Work, request: pytest.FixtureRequest) -> No
 
 
 def test_scancel_with_tasks_that_do_not_obey(slurm: Slurm, work: Work) -> None:
-    """KillWait is 5 s here and shorter than the worker's own grace: it is killed, and the next one cleans up after it."""
+    """KillWait is 5 s here: the worker's grace is the half of that, and it has given all back before it is killed."""
     work.add(2, f"trap '' TERM; {UNTIL_GO}")
     job = _submit(slurm, work.script("-j", "2"))
+    work.wait_for_running(2)
+    slurm.tell("scancel", job)
+    slurm.wait_for(job)
+    assert work.counts() == {"Pending": 2}
+    assert work.interruptions() == {1: 1, 2: 1}
+    assert work.alive() == []
+
+
+def test_a_grace_that_is_too_long(slurm: Slurm, work: Work) -> None:
+    """The worker is killed before its grace is over, and the next one cleans up after it."""
+    work.add(2, f"trap '' TERM; {UNTIL_GO}")
+    job = _submit(slurm, work.script("-j", "2", "--grace", "10"))
     work.wait_for_running(2)
     before = work.alive()
     slurm.tell("scancel", job)
