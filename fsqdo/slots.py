@@ -78,10 +78,10 @@ class Launcher:
         self._variables = variables
         # The batch job is the worker's, not the task's: a worker started by a task must not claim to be in it.
         environ = {key: value for key, value in os.environ.items() if key != "FSQDO_JOB"}
-        self._spawner = self.spawner = Spawner({**environ, **variables})
+        self.spawner = Spawner({**environ, **variables})
         self._check: Check | None = None
         if settings.success_check is not None:
-            self._check = Check(settings.success_check, self._spawner, well_ended(settings))
+            self._check = Check(settings.success_check, self.spawner, well_ended(settings))
         self._new_function_slot = None if func is None else _function_slots(func)
 
     def prepare(self, claim: Claim, definition: Definition, worker: str) -> Ready:
@@ -104,7 +104,7 @@ class Launcher:
         if options.parallel and self._new_function_slot is not None:
             raise TaskError("a function cannot be run by mpirun", "add a command that calls it, or leave out ranks and nodes")
         if self._new_function_slot is None:
-            return Ready(claim, definition, self._spawner.prepare(self._command(definition), env, options.cwd))
+            return Ready(claim, definition, self.spawner.prepare(self._command(definition), env, options.cwd))
         return Ready(claim, definition, {**self._variables, **env})
 
     def start(self, slot: Slot, ready: Ready, log: Appender) -> Any:
@@ -126,12 +126,12 @@ class Launcher:
         share, prepared = slot.share, ready.prepared
         prepared.environ[b"FSQDO_SLOT"] = slot.number
         if share is None:
-            return self._spawner.start_prepared(prepared, log.fd), prepared
+            return self.spawner.start_prepared(prepared, log.fd), prepared
         if share.gpus:
             self._resources.apply(share, prepared.environ)
         whole = self._parallel(prepared, ready.definition.options, share) if ready.definition.options.parallel else prepared
         with pinned(share.cpus):
-            return self._spawner.start_prepared(whole, log.fd), prepared
+            return self.spawner.start_prepared(whole, log.fd), prepared
 
     def _parallel(self, prepared: Prepared, options: Options, share: Share) -> Prepared:
         """The same command, run in all its ranks."""
@@ -151,7 +151,7 @@ class Launcher:
             run = slot.function.start(definition.task, log.fd, env, definition.options.cwd, cpus)
         if self._check is None:
             return run
-        return self._checked(self._check, run, self._spawner.prepare("", env, definition.options.cwd), log)
+        return self._checked(self._check, run, self.spawner.prepare("", env, definition.options.cwd), log)
 
     def check(self, ready: Ready, ended: Ended, worker: str, log: Appender) -> CheckedRun | None:
         """Check what a function of this process did; None when there is no `success_check`."""
@@ -160,7 +160,7 @@ class Launcher:
         claim, definition, _ = ready
         env = {**definition.options.env, "FSQDO_WORKER": worker, "FSQDO_TASK_ID": str(definition.id)}
         env["FSQDO_ATTEMPT"] = str(claim.name.attempt)
-        return self._checked(self._check, ended, self._spawner.prepare("", env, definition.options.cwd), log)
+        return self._checked(self._check, ended, self.spawner.prepare("", env, definition.options.cwd), log)
 
     @staticmethod
     def _checked(check: Check, run: Run | Ended, prepared: Prepared, log: Appender) -> CheckedRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fsqdo.errors import InputError
+from fsqdo.errors import InputError, short
 
 _FORM = re.compile(r"(?:(?P<days>[0-9]{1,9})-)?(?P<rest>[0-9]{1,9}(?::[0-9]{1,9}){0,2})\Z")
 _FORMS = "write h:m:s, m:s, minutes, or days-h:m:s: 24:00:00, 30:00, 45, 2-12:00:00"
@@ -34,7 +34,7 @@ def parse_walltime(text: str | int) -> int:
     written = str(text).strip() if isinstance(text, (str, int)) and not isinstance(text, bool) else ""
     match = _FORM.match(written)
     if match is None:
-        raise InputError(f"{_short(text)} is not a walltime", _FORMS)
+        raise InputError(f"{short(text)} is not a walltime", _FORMS)
     parts = [int(part) for part in match["rest"].split(":")]
     if match["days"] is not None:
         parts = [24 * int(match["days"]) + parts[0], *parts[1:], *[0] * (3 - len(parts))]
@@ -53,8 +53,3 @@ def format_walltime(seconds: int) -> str:
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -298,9 +298,6 @@ class Worker:
         for slot in self._busy():
             slot.stop("interrupted", why, self._grace_s * 0.8)
 
-    def _limit_s(self, options: Options) -> float:
-        return self._limits.of(options)
-
     def _scan(self) -> None:
         """Look into the own directory for a fence, orders, and claims whose reply was lost."""
         listed = self._member.listing()
@@ -410,6 +407,10 @@ class Worker:
             return None
         if self._ahead:
             return self._ahead.pop(0)
+        return self._claim()
+
+    def _claim(self) -> Ready | None:
+        """Claim the next task whose content can be read; None when nothing is pending."""
         while True:
             claim = self._claimer.claim()
             if claim is None:
@@ -442,8 +443,7 @@ class Worker:
             most = min(most, self._options.max_tasks - self._started)
         while len(self._ahead) < most and self._claimer.plenty:
             try:
-                claim = self._claimer.claim()
-                ready = None if claim is None else self._read(claim)
+                ready = self._claim()
             except StorageError as error:
                 self._trouble(error)
                 return
@@ -545,7 +545,7 @@ class Worker:
         try:
             if ready.prepared is None:
                 ready = self._launcher.prepare(ready.claim, ready.definition, self._member.name)
-            slot.begin(ready, self._store, self._member, self._launcher, self._limit_s(slot.options))
+            slot.begin(ready, self._store, self._member, self._launcher, self._limits.of(slot.options))
         except (SpawnError, TaskError) as error:
             attempt.reason = error.message
             attempt.exit_code = error.task_exit_code if isinstance(error, SpawnError) else None
@@ -564,7 +564,7 @@ class Worker:
         """Run a function of this process, to its end; its `success_check`, if there is one, goes on in the slot."""
         definition = ready.definition
         os.environ["FSQDO_TASK_ID"] = str(definition.id)
-        limit_s = self._limit_s(slot.options)
+        limit_s = self._limits.of(slot.options)
         left_s = max(0.001, self._deadline - self._grace_s - time.monotonic())
         kind = "succeeded"
         try:
