@@ -95,8 +95,10 @@ class CheckedRun:
         ended = None if self._run is None else self._run.poll()
         if self._run is not None and ended is None:
             return None
-        if self._task is not None and ended is not None:
-            return self._joined(self._task, ended)
+        if self._run is not None and self._task is not None and ended is not None:
+            # From the start of the task, as its time limit counts, not the sum: a check begins a moment after the task's end.
+            before_s = self._run.started - self.started
+            return self._joined(self._task, ended._replace(elapsed_s=before_s + ended.elapsed_s))
         self._task = self._task or ended
         if self._task is None or not self._check.is_well(self._task):
             return self._task
@@ -122,7 +124,7 @@ class CheckedRun:
         whole = task._replace(
             cpu_s=task.cpu_s + check.cpu_s,
             max_rss_kb=max(task.max_rss_kb, check.max_rss_kb),
-            elapsed_s=task.elapsed_s + check.elapsed_s,
+            elapsed_s=check.elapsed_s,
         )
         if check.exit_code == 0:
             return whole
