@@ -27,6 +27,7 @@ _MISSES = 3
 _CROWD = 8
 _PLENTY = 16
 _PASS_MOST = 100
+_PLAIN = len("000000017.json")  # with nothing more in it, a name is as we make it
 
 
 class Verdict(Enum):
@@ -105,8 +106,13 @@ class Claimer:
         """Whether so many tasks are left of what was listed that others will not miss the next one."""
         return len(self._names) > _PLENTY and self.ready
 
-    def claim(self) -> Claim | None:
+    def claim(self, judge: Judge | None = None) -> Claim | None:
         """Claim the next task; None when nothing is pending that this worker can run.
+
+        Parameters
+        ----------
+        judge
+            Asked this time instead of the claimer's own.
 
         Raises
         ------
@@ -121,6 +127,7 @@ class Claimer:
         worker's directory, for recover.
         """
         misses = 0
+        judge = judge or self._judge
         self.cut_short = False
         self._passed = set()
         self._in_turn = 0
@@ -130,7 +137,7 @@ class Claimer:
             file, name = self._names.pop()
             if name.id in self.unfit:
                 continue
-            taken = self._take(file, name)
+            taken = self._take(file, name, judge)
             if isinstance(taken, Claim):
                 return taken
             if taken is not None:
@@ -152,20 +159,20 @@ class Claimer:
         self._in_turn += 1
         return self._in_turn < _PASS_MOST
 
-    def _take(self, file: str, name: TaskName) -> Claim | Verdict | None:
+    def _take(self, file: str, name: TaskName, judge: Judge | None) -> Claim | Verdict | None:
         """Claim a task that fits; what the judge says when it does not; None when somebody else has it."""
         content = None
-        if self._judge is not None:
+        if judge is not None:
             content = self._store.read(f"{self._directory}/{file}")
             if content is None:
                 return None
-            verdict = self._judge(content, name.id)
+            verdict = judge(content, name.id)
             if verdict is not Verdict.CLAIM:
                 return verdict
         # A name with @<worker> came by somebody's mv: under a fresh name, so that no journal knows an outcome for it.
         if name.worker is not None:
             name = moved_by_hand(name)
-        own = name.file
+        own = file if len(file) == _PLAIN else name.file
         if not self._store.move(f"{self._directory}/{file}", f"{self._own}/{own}", make=False):
             if self._store.ls(self._own) is None:
                 raise FencedError(f"{self._store.path(self._own)} is gone: this worker was declared dead")

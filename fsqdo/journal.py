@@ -37,10 +37,16 @@ class Journal:
     -----
     One write(2) a line. Synced by `sync`, which the worker calls every few seconds, when idle, and before a move whose
     result is to be kept. A kill leaves whole lines, or one torn at the end, which readers pass over.
+
+    Attributes
+    ----------
+    append_line
+        Adds a line that is made already (`task.success_line`); StorageError when it could not be written whole.
     """
 
     def __init__(self, store: Store, worker: str) -> None:
         self._file = Appender(store, journal_path(worker))
+        self.append_line = self._file.append
 
     def describe(self, worker: Mapping[str, Any]) -> None:
         """Write the first line: who this worker is, for those who look when its directory is gone."""

@@ -51,6 +51,11 @@ def begin(slot: int | None = None) -> Attempt:
     return Attempt(utc_now(), time.monotonic(), slot=slot)
 
 
+def succeeded_path(name: TaskName, key: str, worker: str) -> str:
+    """Where a task goes that succeeded; `key` is `str(name)`."""
+    return f"succeeded/{name.id // SHARD_SIZE:06d}/{key}@{worker}.json"
+
+
 def decide(name: TaskName, key: str, options: Options, settings: Settings, worker: str, attempt: Attempt, kind: str) -> Outcome:
     """The outcome of an attempt.
 
@@ -66,7 +71,7 @@ def decide(name: TaskName, key: str, options: Options, settings: Settings, worke
     if kind == "failed" and settings.exit_codes:
         kind, retry = _by_protocol(name, settings, attempt)
     if kind == "succeeded":
-        to = f"succeeded/{name.id // SHARD_SIZE:06d}/{key}@{worker}.json"
+        to = succeeded_path(name, key, worker)
     else:
         kind, to = _destination(name, options, settings, worker, attempt, kind, retry)
     return Outcome(

@@ -16,10 +16,10 @@ from fsqdo.errors import StorageError
 from fsqdo.failures import Failures
 from fsqdo.member import Member
 from fsqdo.names import shard_name
-from fsqdo.policy import Attempt, decide
+from fsqdo.policy import Attempt, decide, succeeded_path
 from fsqdo.recovery import ENDS, put_away
 from fsqdo.store import Store
-from fsqdo.task import Definition, Options, Outcome
+from fsqdo.task import Definition, Options, Outcome, success_line, utc_text
 from fsqdo.workeroptions import Summary
 
 _FEW = 2
@@ -103,6 +103,41 @@ class Recorder:
             self._finish(source, outcome, definition, attempt.detail)
         except StorageError:
             self._unsaved.append(_Unsaved(source, outcome, definition, attempt.detail, journaled))
+            raise
+
+    def succeeded(self, claim: Claim, definition: Definition, started_at: float, elapsed_s: float) -> None:
+        """The same for the usual success of a function of this process: written out, since many queues have no other.
+
+        Parameters
+        ----------
+        started_at
+            Seconds since 1970.
+
+        Raises
+        ------
+        StorageError
+            As of `record`.
+        """
+        name, file, _ = claim
+        key = file[:-5]
+        self.summary.succeeded += 1
+        source = f"{self._member.directory}/{file}"
+        to = succeeded_path(name, key, self._member.name)
+        began, ended = int(started_at), int(started_at + elapsed_s)
+        began_text = utc_text(began)
+        line = success_line(key, to, began_text, began_text if began == ended else utc_text(ended), elapsed_s)
+        journaled = False
+        try:
+            self._member.journal.append_line(line)
+            journaled = True
+            if self._store.move(source, to):
+                self._ended.append((name.id, True))
+            else:
+                self.missed = True
+        except StorageError:
+            outcome = Outcome.from_json(line, self._member.name)
+            if outcome is not None:
+                self._unsaved.append(_Unsaved(source, outcome, definition, "", journaled))
             raise
 
     def save_again(self) -> None:

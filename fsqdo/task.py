@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import lru_cache
@@ -72,12 +72,12 @@ FINAL_STATES = (State.SUCCEEDED, State.FAILED, State.KILLED)
 
 def utc_now() -> str:
     """This instant, ISO 8601 UTC to the second, as it stands in every JSON file."""
-    return _utc_text(int(time.time()))
+    return utc_text(int(time.time()))
 
 
 @lru_cache(maxsize=1)
-def _utc_text(second: int) -> str:
-    """A thousand tasks a second share the text."""
+def utc_text(second: int) -> str:
+    """A second since 1970, likewise; a thousand tasks a second share the text."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
@@ -342,15 +342,18 @@ class Definition(NamedTuple):
         return self.task if isinstance(self.task, str) else json.dumps(self.task)
 
 
-_raw_decode = json.JSONDecoder().raw_decode
+_scan_once: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def _decode(text: str | bytes) -> Any:
     """`json.loads` without its look at encodings and keywords: once a task, that counts."""
     if isinstance(text, bytes):
         text = text.decode()
-    value, end = _raw_decode(text)
-    if text[end:].strip():
+    try:
+        value, end = _scan_once(text, 0)
+    except StopIteration:
+        raise ValueError("it does not begin with a value") from None
+    if text[end:] != "\n" and text[end:].strip():
         raise ValueError("there is more after the object")
     return value
 
@@ -467,6 +470,14 @@ class Outcome(NamedTuple):
         if self.exit_code is not None:
             return f"exit code {self.exit_code}"
         return self.outcome
+
+
+def success_line(key: str, to: str, started_at: str, ended_at: str, elapsed_s: float) -> bytes:
+    """`Outcome.to_json` of a success in slot 0 about which nothing else is known; once a task, so without the object."""
+    return (
+        f'{{"name":"{key}","outcome":"succeeded","to":"{to}","started_at":"{started_at}","ended_at":"{ended_at}",'
+        f'"elapsed_s":{elapsed_s:.4f},"slot":0}}\n'
+    ).encode()
 
 
 _OUTCOME_KEYS = frozenset(Outcome._fields) - {"worker"}

@@ -21,6 +21,7 @@ from fsqdo.errors import FencedError, FsqdoError, StorageError, TaskError
 from fsqdo.failures import Failures, note
 from fsqdo.fit import Fit
 from fsqdo.health import unfit
+from fsqdo.inline import Calls, call, raised
 from fsqdo.journal import lookup
 from fsqdo.limits import Limits
 from fsqdo.member import Member
@@ -136,6 +137,7 @@ class Worker:
         )
         self._claimer = Claimer(self._store, self._member.name, self._report, self._fit.judge)
         self._recorder = Recorder(self._store, self._member, self._summary, self._report, options.verbose, self._failures)
+        self._calls = self._new_calls()
         now = time.monotonic()
         self._next_scan = now + SCAN_S
         self._next_sync = now + SYNC_S
@@ -344,6 +346,9 @@ class Worker:
             Outcomes wait to be recorded meanwhile: that nothing is pending means nothing yet, others may wait for just these.
         """
         until = now + _FILL_S
+        if self._calls is not None and not (self._kept or self._failures.careful):
+            self._fill_with_calls(self._calls, now, until)
+            return
         for slot in self._slots:
             while slot.run is None:  # a function of this process has ended when `_accept` returns
                 if not self._may_claim(now):
@@ -360,6 +365,40 @@ class Worker:
                 now = time.monotonic()
                 if self._signals.got or self._next_try > now or now > until:
                     return
+
+    def _fill_with_calls(self, calls: Calls, now: float, until: float) -> None:
+        """Call the function of this process for tasks that need nothing else; what is unusual is accepted as others are."""
+        while self._may_claim(now):
+            most, before = self._options.max_tasks, calls.started
+            try:
+                claim = calls.run(until, NEVER if most is None else most - self._started)
+                ready = None if claim is None else self._read(claim)
+                if ready is not None:
+                    self._accept(self._slots[0], ready)
+            except StorageError as error:
+                self._trouble(error)
+                return
+            finally:
+                if calls.started > before:
+                    self._started += calls.started - before
+                    self._idle_since, self._pause_s = NEVER, _IDLE_FIRST_S
+            if not calls.dry or not self._found_nothing(now):
+                return
+            now = time.monotonic()
+            if self._signals.got or self._next_try > now or now > until:
+                return
+
+    def _usual(self, options: Options) -> bool:
+        """Whether a task needs nothing but its call."""
+        return self._limits.of(options) == NEVER and not self._fit.never(options)
+
+    def _new_calls(self) -> Calls | None:
+        """None where every task needs more than its call."""
+        settings, options = self._store.settings, self._options
+        careful = options.verbose or self._store.paranoid or self._deadline < NEVER
+        if self._inline is None or careful or settings.success_check is not None or settings.time_limit is not None:
+            return None
+        return Calls(self._inline, self._signals, self._claimer, self._recorder, self._usual, self._fit.judge)
 
     def _found_nothing(self, now: float) -> bool:
         """Nothing could be taken: whether to try again at once; if not, when."""
@@ -562,29 +601,17 @@ class Worker:
 
     def _call(self, slot: Slot, ready: Ready, attempt: Attempt, function: Callable[[Any], Any]) -> None:
         """Run a function of this process, to its end; its `success_check`, if there is one, goes on in the slot."""
-        definition = ready.definition
-        os.environ["FSQDO_TASK_ID"] = str(definition.id)
         limit_s = self._limits.of(slot.options)
         left_s = max(0.001, self._deadline - self._grace_s - time.monotonic())
         kind = "succeeded"
         try:
-            result = self._signals.call(function, definition.task, min(limit_s, left_s))
-            attempt.result = None if result is None else upkeep.json_able(result)
-        except Signals.TimeUp:
-            kind, attempt.cause = "failed", TIME_LIMIT
-            attempt.reason = self._limits.words(slot.options, limit_s)
-            if left_s < limit_s:
-                kind, attempt.cause, attempt.reason = "interrupted", "", "its worker's time is over"
-        except Signals.Interrupted:
-            kind, attempt.reason = "interrupted", "stopped by a signal"
-        except KeyboardInterrupt:
-            self._signals.got.append(signal.SIGINT)
-            kind, attempt.reason = "interrupted", "stopped by a signal"
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a function raises is its task's failure
-            import traceback
-
-            kind, attempt.reason = "failed", f"{type(error).__name__}: {error}"
-            attempt.detail = "".join(traceback.format_exception(error))
+            attempt.result = call(self._signals, function, ready.definition, min(limit_s, left_s))
+        except BaseException as error:  # noqa: BLE001  `raised` raises again what is not the task's affair
+            kind = raised(self._signals, error, attempt)
+            if attempt.cause == TIME_LIMIT:
+                attempt.reason = self._limits.words(slot.options, limit_s)
+                if left_s < limit_s:
+                    kind, attempt.cause, attempt.reason = "interrupted", "", "its worker's time is over"
         attempt.elapsed_s = time.monotonic() - attempt.started
         if kind == "succeeded" and self._store.settings.success_check is not None:
             ended = Ended(0, None, 0.0, 0, attempt.elapsed_s, attempt.result)

@@ -60,6 +60,7 @@ ORDER = [
     "checks",
     "recorder",
     "slots",
+    "inline",
     "worker",
     "walltime",
     "batch",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fsqdo.errors import FsqdoError, InputError, TaskError
 from fsqdo.ids import IdSet
-from fsqdo.task import OPTION_NAMES, Definition, Options, Outcome, State, encode_json, encode_task, utc_now
+from fsqdo.task import OPTION_NAMES, Definition, Options, Outcome, State, encode_json, encode_task, success_line, utc_now
 
 plain_texts = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1, max_size=30)
 commands = plain_texts.filter(lambda text: not text.isspace())
@@ -406,3 +406,11 @@ def test_errors_have_one_root_and_exit_codes() -> None:
     with pytest.raises(FsqdoError) as caught:
         encode_task("")
     assert caught.value.exit_code == 2 and isinstance(caught.value, ValueError)
+
+
+def test_the_line_of_a_usual_success_is_that_of_its_outcome() -> None:
+    to = "succeeded/000000/000000017.r1@w.json"
+    began, ended = "2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z"
+    line = success_line("000000017.r1", to, began, ended, 0.75)
+    outcome = Outcome("000000017.r1", "succeeded", to, began, ended, 0.75, slot=0, worker="w")
+    assert Outcome.from_json(line, "w") == outcome == Outcome.from_json(outcome.to_json(), "w")

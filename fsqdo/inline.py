@@ -1,0 +1,147 @@
+"""Functions of this process: tasks called one after the other, in the worker's own thread.
+
+`Calls.run` is the worker's loop for the usual task, written out: it asks for nothing, nothing limits it, it succeeds.
+Nothing else runs meanwhile, so it needs no slot and no share of the resources. All others go the worker's way.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fsqdo.claims import Claim, Claimer, Judge, Verdict
+from fsqdo.errors import TaskError
+from fsqdo.policy import Attempt
+from fsqdo.recorder import Recorder
+from fsqdo.rules import TIME_LIMIT
+from fsqdo.signals import Signals
+from fsqdo.task import Definition, Options, utc_text
+from fsqdo.upkeep import json_able
+
+NEVER = float("inf")
+
+
+def call(signals: Signals, function: Callable[[Any], Any], definition: Definition, limit_s: float) -> Any:
+    """Call the function of a task for it; raises what it raises, and what `Signals.call` does."""
+    os.environ["FSQDO_TASK_ID"] = str(definition.id)
+    result = signals.call(function, definition.task, limit_s)
+    return None if result is None else json_able(result)
+
+
+def raised(signals: Signals, error: BaseException, attempt: Attempt) -> str:
+    """Note in the attempt what its call raised; returns "failed" or "interrupted".
+
+    Raises
+    ------
+    BaseException
+        What is not the task's affair.
+    """
+    if isinstance(error, Signals.TimeUp):
+        attempt.cause = TIME_LIMIT
+        return "failed"
+    if isinstance(error, (Signals.Interrupted, KeyboardInterrupt)):
+        if isinstance(error, KeyboardInterrupt):
+            signals.got.append(signal.SIGINT)
+        attempt.reason = "stopped by a signal"
+        return "interrupted"
+    if not isinstance(error, (Exception, SystemExit)):
+        raise error
+    import traceback
+
+    attempt.reason = f"{type(error).__name__}: {error}"
+    attempt.detail = "".join(traceback.format_exception(error))
+    return "failed"
+
+
+class Calls:
+    """Calls a function for the usual tasks, as long as they come.
+
+    Parameters
+    ----------
+    usual
+        Whether nothing special is to be done for a task with these options.
+    judge
+        The worker's own, for all others.
+
+    Attributes
+    ----------
+    started
+        Number of tasks, since it was made.
+    dry
+        Nothing is pending, as far as the last claim could see.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        signals: Signals,
+        claimer: Claimer,
+        recorder: Recorder,
+        usual: Callable[[Options], bool],
+        judge: Judge,
+    ) -> None:
+        self._function = function
+        self._signals = signals
+        self._claimer = claimer
+        self._recorder = recorder
+        self._is_usual = usual
+        self._other_judge = judge
+        self._usual: Options | None = None
+        self._definition: Definition | None = None
+        self.started = 0
+        self.dry = False
+
+    def run(self, until: float, most: float) -> Claim | None:
+        """Claim and call until the moment `until`, at most so many; returns a claim that is not usual, unless it is None.
+
+        Raises
+        ------
+        FencedError, StorageError
+            As of `Claimer.claim` and `Recorder.record`; nothing that ended is forgotten.
+        """
+        signals, claimer, recorder, judge = self._signals, self._claimer, self._recorder, self._judge
+        most += self.started
+        self.dry = False
+        started = 0.0
+        while started < until and self.started < most and not signals.got:
+            claim = claimer.claim(judge)
+            definition = self._definition
+            if claim is None or definition is None:
+                self.dry = claim is None
+                return claim
+            self.started += 1
+            started_at, started = time.time(), time.monotonic()
+            try:
+                result = call(signals, self._function, definition, NEVER)
+            except BaseException as error:  # noqa: BLE001  `raised` raises again what is not the task's affair
+                attempt = Attempt(utc_text(int(started_at)), started, slot=0)
+                recorder.record(claim, definition, definition.options, attempt, raised(signals, error, attempt))
+                return None
+            if result is None:
+                recorder.succeeded(claim, definition, started_at, time.monotonic() - started)
+            else:
+                attempt = Attempt(utc_text(int(started_at)), started, result=result, slot=0)
+                recorder.record(claim, definition, definition.options, attempt, "succeeded")
+        return None
+
+    def _judge(self, content: bytes, task_id: int) -> Verdict:
+        """Read the definition before the claim, once: a usual one fits."""
+        try:
+            self._definition = definition = Definition.from_json(content)
+            options = definition.options
+            if definition.id == task_id and (options is self._usual or self._accepts(options)):
+                return Verdict.CLAIM
+        except TaskError:
+            pass  # it is mended, or fails, in the hands of whoever claims it
+        self._definition = None
+        return self._other_judge(content, task_id)
+
+    def _accepts(self, options: Options) -> bool:
+        """Whether these are usual: asked once for the tasks of a load, which share their options."""
+        if not self._is_usual(options):
+            return False
+        self._usual = options
+        return True
