@@ -15,13 +15,14 @@ from datetime import datetime
 from fsqdo import requirements
 from fsqdo.errors import InputError, TaskError, TaskNotFoundError
 from fsqdo.holder import Holder, fresh_path
-from fsqdo.ids import IdSet
+from fsqdo.ids import IdSet, shard_of
 from fsqdo.journal import story_path
 from fsqdo.names import PackName, TaskName, shard_name
 from fsqdo.packs import definition_of, definitions
 from fsqdo.rows import Outcomes, Task
 from fsqdo.store import Entry, Store, fs
 from fsqdo.task import Definition, Options, State
+from fsqdo.unpacking import loosened
 
 OPEN_STATES = (State.WAITING, State.PENDING)
 _OPENING_LOOKS = 30
@@ -31,6 +32,11 @@ _OPENING_PAUSE_S = 0.1
 def _in_hands(entry: Entry) -> bool:
     """Whether a marker lies in the directory of a worker that opens it."""
     return entry.directory.startswith(("running/", "recovering/"))
+
+
+def in_packing(entry: Entry) -> bool:
+    """Whether a task is packed, or its shard is being packed: nothing is taken from there by hand."""
+    return entry.packed is not None or (entry.state is State.SUCCEEDED and "." in entry.directory)
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ class Selection:
             wanted = self._selector.ids
             for _ in range(_OPENING_LOOKS):
                 # Listed whole before the first move: what is moved could otherwise be met again on the way.
-                listed = list(self._store.entries(state, wanted))
+                listed = [entry for entry in self._store.entries(state, wanted) if not in_packing(entry)]
                 held = [] if open_pack is None else [entry for entry in listed if state in OPEN_STATES and _in_hands(entry)]
                 for entry in listed:
                     if entry not in held:
@@ -176,6 +182,13 @@ class Selection:
                 # RACE: these markers are being opened: their tasks are the opener's until it publishes them, in a moment.
                 wanted = IdSet(entry.name.first_last for entry in held)
                 fs.sleep(_OPENING_PAUSE_S)
+
+    def packed(self) -> Iterator[int]:
+        """Yield the ids of the tasks that are meant and are packed, or being packed."""
+        for state in self._states:
+            for entry in filter(in_packing, self._store.entries(state, self._selector.ids)):
+                if any(True for _ in self._meant(entry, None, False)):
+                    yield entry.name.first
 
     def _meant(
         self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool
@@ -248,18 +261,31 @@ class Bulk:
             wrong = [state for state in selector.states if state not in states]
             if wrong:
                 raise InputError(f"{wrong[0]} tasks cannot be reset", "only " + ", ".join(states) + " ones can")
-        chosen = [pair for pair in self._chosen(selector, states, dry_run) if pair[0].packed is None]
-        total = sum(count for _, count in chosen)
+        chosen = list(self._chosen(selector, states, dry_run))
+        packed = self._packed(selector) if State.SUCCEEDED in states else {}
         if dry_run:
-            return total
-        chosen.sort(key=lambda pair: pair[0].name.first)
-        still_to_move = IdSet(pair[0].name.first_last for pair in chosen)
+            return sum(count for _, count in chosen) + sum(map(len, packed.values()))
+        by_shard: dict[int, list[tuple[Entry, int]]] = {shard: [] for shard in packed}
+        for entry, count in chosen:
+            by_shard.setdefault(shard_of(entry.name.first), []).append((entry, count))
+        still_to_move = IdSet([pair[0].name.first_last for pair in chosen] + [r for ids in packed.values() for r in ids.ranges])
         targets: set[int] = set()
         moved = 0
-        for entry, count in chosen:
-            moved += count * self._reset_one(entry, still_to_move, targets)
+        for shard, pairs in sorted(by_shard.items()):
+            if shard in packed:
+                pairs += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed[shard])]
+            for entry, count in sorted(pairs, key=lambda pair: pair[0].name.first):
+                moved += count * self._reset_one(entry, still_to_move, targets)
         requirements.look_again(self._store, targets)
         return moved
+
+    def _packed(self, selector: Selector) -> dict[int, IdSet]:
+        """The tasks that are meant of each shard that is packed, or being packed: they have to be unpacked before they move."""
+        selection = Selection(self._store, selector, (State.SUCCEEDED,))
+        found: dict[int, list[int]] = {}
+        for task_id in selection.packed():
+            found.setdefault(shard_of(task_id), []).append(task_id)
+        return {shard: IdSet.of(ids) for shard, ids in found.items()}
 
     def _reset_one(self, entry: Entry, rerun: IdSet, targets: set[int]) -> bool:
         """One move, under a fresh name. What requires another that is reset, too, waits for that one anew."""

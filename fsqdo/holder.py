@@ -10,13 +10,14 @@ from fsqdo.claims import Claim, Claimer
 from fsqdo.errors import FencedError, InputError, TaskError
 from fsqdo.failures import pause_after_too_many
 from fsqdo.member import Member
-from fsqdo.names import PackName, moved_by_hand
+from fsqdo.names import PackName, ShardEntry, moved_by_hand
 from fsqdo.packs import definition_of, open_pack
 from fsqdo.policy import Attempt, begin, decide
 from fsqdo.recovery import complete
 from fsqdo.rows import Outcomes, Task
 from fsqdo.store import Entry, Store
 from fsqdo.task import Options, State
+from fsqdo.unpacking import unpack
 from fsqdo.upkeep import Passes
 
 
@@ -134,6 +135,14 @@ class Holder:
         if bundle is None:
             return []
         return self._store.loose_in(entry.state, bundle)
+
+    def unpack(self, packed: ShardEntry) -> bool:
+        """Make the tasks of a packed shard loose again; False when somebody else took it first."""
+        try:
+            return unpack(self._store, self._join().name, packed)
+        except FencedError:
+            self._rejoin()
+            return unpack(self._store, self._join().name, packed)
 
 
 def fresh_path(entry: Entry, directory: str, renew: bool = False, priority: int | None = None) -> str:

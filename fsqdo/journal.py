@@ -102,14 +102,19 @@ def durations(store: Store) -> list[float]:
 def lookup(store: Store, worker: str, wanted: Iterable[str]) -> dict[str, Outcome]:
     """The last outcome of each of these task names in a worker's journal; names without one are left out."""
     keys = {name.encode() for name in wanted}
-    found: dict[bytes, bytes] = {}
-    if keys:
-        for line in store.read_lines(journal_path(worker)):
-            key = line[len(_KEY) : line.find(b'"', len(_KEY))]
-            if key in keys and line.startswith(_KEY) and not _STARTED.match(line) and Outcome.from_json(line) is not None:
-                found[key] = line
+    found = last_lines(store, worker, keys) if keys else {}
     outcomes = (Outcome.from_json(line, worker) for line in found.values())
     return {outcome.name: outcome for outcome in outcomes if outcome is not None}
+
+
+def last_lines(store: Store, worker: str, keys: set[bytes]) -> dict[bytes, bytes]:
+    """The last line that ended an attempt of each of these task names in a worker's journal, as it stands there."""
+    found: dict[bytes, bytes] = {}
+    for line in store.read_lines(journal_path(worker)):
+        key = line[len(_KEY) : line.find(b'"', len(_KEY))]
+        if key in keys and line.startswith(_KEY) and not _STARTED.match(line) and Outcome.from_json(line) is not None:
+            found[key] = line
+    return found
 
 
 def of_task(store: Store, task_id: int) -> list[Outcome]:

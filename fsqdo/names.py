@@ -236,10 +236,23 @@ class ShardEntry(NamedTuple):
     token: str | None = None
     tasks: int | None = None
 
+    def __str__(self) -> str:
+        text = f"{self.shard:06d}"
+        if self.round is not None:
+            text += f".p{self.round}"
+        if self.token is not None:
+            text += f".all.{self.token}"
+        return text if self.tasks is None else f"{text}.n{self.tasks}.jsonl"
+
     @property
     def is_file(self) -> bool:
         """Whether this is the packed form, a JSON Lines file."""
         return self.tasks is not None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether this is a directory that is being packed: nothing is taken out of it by hand."""
+        return self.round is not None and self.tasks is None
 
 
 def parse_shard(name: str) -> ShardEntry | None:
@@ -250,6 +263,33 @@ def parse_shard(name: str) -> ShardEntry | None:
     if match is None:
         return None
     return ShardEntry(int(match[1]), int(match[2]), match[3], None if match[4] is None else int(match[4]))
+
+
+class UnpackingName(NamedTuple):
+    """A directory in a worker's own in which a packed shard is unpacked: `000017.p1.n1000.unpack[.drop]`."""
+
+    packed: ShardEntry
+    dropped: bool = False
+
+    def __str__(self) -> str:
+        return f"{str(self.packed).removesuffix('.jsonl')}.unpack{'.drop' if self.dropped else ''}"
+
+
+def parse_unpacking(name: str) -> UnpackingName | None:
+    """Read the name of a directory in which a packed shard is unpacked."""
+    stem, dot, ending = name.partition(".unpack")
+    packed = parse_shard(f"{stem}.jsonl") if dot and ending in ("", ".drop") else None
+    return None if packed is None else UnpackingName(packed, bool(ending))
+
+
+def all_file(token: str) -> str:
+    """Name of the JSON Lines in the directory of a shard that is being packed."""
+    return f"all.{token}.jsonl"
+
+
+def is_all_file(name: str) -> bool:
+    """Whether this is such a name."""
+    return name.startswith("all.") and name.endswith(".jsonl")
 
 
 class OpeningName(NamedTuple):

@@ -7,6 +7,7 @@ publishes the directory by one rename; from then on the loose files count, and t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from fsqdo.errors import FencedError, StorageError, TaskError
@@ -41,10 +42,21 @@ def definition_of(store: Store, entry: Entry) -> Definition:
         for definition in definitions(store, entry):
             return definition
         raise TaskError(f"{store.path(entry.path)} has no tasks")
-    content = entry.packed or store.read(entry.path)
+    if entry.packed is not None:
+        return packed_definition(store, entry.name, entry.packed)
+    content = store.read(entry.path)
     if content is None:
         raise TaskError(f"task {entry.name.id} is no longer at {store.path(entry.path)}")
     return definition_from(store, entry.name, content)
+
+
+def packed_definition(store: Store, name: TaskName, line: bytes) -> Definition:
+    """The definition in a line of a packed shard; one that cannot be read is looked up in `loads/`."""
+    try:
+        raw = json.loads(line)["task"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raw = None
+    return definition_from(store, name, b"" if raw is None else json.dumps(raw).encode())
 
 
 def definition_from(store: Store, name: TaskName, content: bytes) -> Definition:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsqdo import names
 from fsqdo.errors import InputError, QueueNotFoundError, TaskError, TaskNotFoundError
-from fsqdo.ids import IdSet
+from fsqdo.ids import SHARD_SIZE, IdSet
 from fsqdo.places import known_dir
 from fsqdo.settings import Settings
 from fsqdo.store import Store, Tree
@@ -401,6 +401,30 @@ class Queue:
 
         moved = requirements.look_again(self.store, packs.roll_forward(self.store))
         return moved + requirements.promote(self.store)
+
+    def pack(self, wait: bool = True, report: Callable[[str], None] = lambda text: None) -> int:
+        """Make one file of each thousand tasks that succeeded, as workers do by themselves; how many tasks.
+
+        Parameters
+        ----------
+        wait
+            Wait for two minutes where that is needed: on file systems that other hosts can mount.
+        report
+            Told what it waits for.
+        """
+        from fsqdo.packing import pack_all
+
+        return pack_all(self.store, wait, report)
+
+    def unpack(self, id: object = None) -> int:
+        """Make loose files of the packed shards that hold these tasks (None: of all); how many tasks became loose."""
+        ids = None if id is None else IdSet.of(id)
+        total = 0
+        for parsed, _ in list(self.store.shards(State.SUCCEEDED)):
+            first, last = parsed.shard * SHARD_SIZE, (parsed.shard + 1) * SHARD_SIZE - 1
+            if parsed.tasks is not None and (ids is None or ids.meets(first, last)) and self._holder().unpack(parsed):
+                total += parsed.tasks
+        return total
 
     # ------------------------------------------------------------ the queue as a whole
     def pause(self, reason: str = "") -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from fsqdo import leftovers, requirements
+from fsqdo import leftovers, requirements, unpacking
 from fsqdo.errors import StorageError, TaskError
 from fsqdo.journal import failed_path, lookup, write_story
 from fsqdo.liveness import Observer
@@ -23,6 +23,7 @@ from fsqdo.names import (
     new_token,
     parse_opening,
     parse_task,
+    parse_unpacking,
     shard_name,
 )
 from fsqdo.packs import definition_from, drop
@@ -118,6 +119,8 @@ def _empty(store: Store, worker: str, crashed: bool) -> int:
             drop(store, top, file)
             if opening.waits_for is not None:  # it may have ended while its pack was in here
                 requirements.look_again(store, [opening.waits_for])
+        elif parse_unpacking(file) is not None:
+            unpacking.drop(store, top, file)
         elif file.endswith(".kill"):
             if f"{file.removesuffix('.kill')}.json" not in listed:
                 store.unlink(f"{top}/{file}")

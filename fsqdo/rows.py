@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +29,8 @@ class Outcomes:
         if not isinstance(name, TaskName) or name.worker is None or not entry.state.final:
             return None
         key = str(name)
+        if entry.packed is not None:
+            return packed_outcome(entry.packed, name.worker)
         if entry.state is State.SUCCEEDED:
             return lookup(self._store, name.worker, [key]).get(key)
         if name.worker not in self._read:
@@ -35,6 +38,14 @@ class Outcomes:
             self._read[name.worker] = {o.name: o for o in lines if o.outcome not in ("succeeded", "started")}
         # A failing task got its f as it moved, so its line stands under the name it had before.
         return self._read[name.worker].get(str(name._replace(f=name.f - 1)))
+
+
+def packed_outcome(line: bytes, worker: str) -> Outcome | None:
+    """The outcome in a line of a packed shard."""
+    try:
+        return Outcome.from_raw(json.loads(line)["outcome"], worker)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 class Task(Mapping[str, Any]):

@@ -47,6 +47,8 @@ class Settings:
         A command that each worker runs before its first claim; if it does not exit 0 the worker ends.
     interrupted_first
         Whether interrupted tasks run before others of their priority.
+    pack
+        Whether the files of a finished shard become one.
     durability
         "normal": moves are not synced (a power cut may undo the last seconds); "paranoid": they are.
     """
@@ -70,6 +72,7 @@ class Settings:
     max_fails: int | None = None
     health_check: str | None = None
     interrupted_first: bool = False
+    pack: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,8 +111,9 @@ class Settings:
             value = getattr(self, key)
             if value is not None and not _command(value):
                 yield f"{key} is {short(value)}, but must be a command, or null"
-        if type(self.interrupted_first) is not bool:
-            yield f"interrupted_first is {self.interrupted_first!r}, but must be true or false"
+        for key in ("interrupted_first", "pack"):
+            if type(getattr(self, key)) is not bool:
+                yield f"{key} is {getattr(self, key)!r}, but must be true or false"
 
     def to_json(self) -> bytes:
         """The content of queue.json: one object over several lines, for people to read and edit."""

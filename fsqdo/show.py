@@ -9,7 +9,7 @@ from fsqdo import journal
 from fsqdo.errors import TaskError
 from fsqdo.liveness import Observer, read_worker
 from fsqdo.names import is_worker_name, parse_task
-from fsqdo.rows import Task
+from fsqdo.rows import Task, packed_outcome
 from fsqdo.store import Store
 from fsqdo.task import Outcome, State
 
@@ -54,10 +54,14 @@ def log(store: Store, task: Task, attempt: int | None) -> bytes:
 
 
 def results(store: Store) -> Iterator[tuple[int, Any]]:
-    """Yield (id, result) of all succeeded tasks with one, by the journals; a task that was rerun gives its last."""
+    """Yield (id, result) of all succeeded tasks with one; a task that was rerun gives its last."""
     by_worker: dict[str, set[str]] = {}
     for entry in store.entries(State.SUCCEEDED):
-        if entry.name.worker is not None:
+        if entry.packed is not None:
+            outcome = packed_outcome(entry.packed, entry.name.worker or "")
+            if outcome is not None and outcome.result is not None:
+                yield entry.name.first, outcome.result
+        elif entry.name.worker is not None:
             by_worker.setdefault(entry.name.worker, set()).add(str(entry.name))
     for worker, wanted in by_worker.items():
         for outcome in journal.read(store, worker):

@@ -326,6 +326,11 @@ class Definition(NamedTuple):
             raw = _decode(text)
         except (ValueError, RecursionError) as error:
             raise TaskError(f"the task's file is not JSON: {error}") from None
+        return cls.from_raw(raw)
+
+    @classmethod
+    def from_raw(cls, raw: Any) -> Definition:
+        """The same, of what the JSON says, which is used up."""
         if not isinstance(raw, dict) or "task" not in raw or type(raw.get("id")) is not int:
             raise TaskError("the task's file is not an object with an integer `id` and a `task`")
         task_id, task = raw.pop("id"), raw.pop("task")
@@ -453,12 +458,19 @@ class Outcome(NamedTuple):
     def from_json(cls, text: str | bytes, worker: str | None = None) -> Outcome | None:
         """Read a line; None when it is torn or of a kind this release does not know."""
         try:
-            raw = json.loads(text)
+            return cls.from_raw(json.loads(text), worker)
+        except (ValueError, RecursionError):
+            return None
+
+    @classmethod
+    def from_raw(cls, raw: Any, worker: str | None = None) -> Outcome | None:
+        """The same, of what the JSON says."""
+        try:
             if raw.get("log") is not None:
                 slot, first, end = raw["log"]
                 raw["log"] = (int(slot), int(first), int(end))
             return cls(worker=worker, **{key: value for key, value in raw.items() if key in _OUTCOME_KEYS})
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except (ValueError, TypeError, AttributeError):
             return None
 
     def how(self) -> str:

@@ -1,4 +1,4 @@
-"""The pass: finish what others left in the middle, release retries, promote, recover. Any worker or shell may run it.
+"""The pass: finish what others left in the middle, release retries, promote, recover, pack. Any worker or shell may run it.
 
 A soft lock keeps a thousand workers from all doing it at once. It only saves work: not got three times running, or held by
 somebody long dead, the pass is done all the same, since every part of it can be done by several at once.
@@ -10,6 +10,7 @@ from typing import Any
 
 from fsqdo import packs, requirements
 from fsqdo.errors import InputError
+from fsqdo.packing import BATCH, Packer
 from fsqdo.recovery import recover
 from fsqdo.store import Store
 from fsqdo.task import State, encode_json
@@ -30,9 +31,10 @@ class Passes:
         self._complete_loads: set[str] = set()
         self._refused = 0
         self._workers = 1
+        self._packer = Packer(store)
 
-    def run(self) -> bool:
-        """Do the pass unless somebody else is at it; True when something moved."""
+    def run(self, shards: int = BATCH) -> bool:
+        """Do the pass unless somebody else is at it, and pack at most so many shards; True when something moved."""
         lock = self._lock()
         if lock is None:
             return False
@@ -41,6 +43,8 @@ class Passes:
             moved = requirements.look_again(self._store, targets)
             moved += requirements.promote(self._store)
             moved += sum(recovery.tasks for recovery in recover(self._store))
+            if self._store.settings.pack:
+                moved += self._packer.run(shards)
             return moved > 0
         finally:
             if lock is not False:

@@ -50,6 +50,7 @@ _TROUBLE_MOST_S = 30.0
 _SHORT_S = 0.05
 _AHEAD_S = 0.5
 _AHEAD_MOST = 4
+_PACKED_ON_THE_WAY = 4  # shards: some 0.2 s in which nothing is started
 
 _Ended = tuple[Claim, Definition | None, Options, Attempt, str]
 
@@ -276,7 +277,7 @@ class Worker:
             self._next_sync = now + SYNC_S
             self._guarded(self._member.journal.sync)
         if now >= self._next_pass:
-            self._guarded(self._passes.run)
+            self._guarded(partial(self._passes.run, _PACKED_ON_THE_WAY))
             self._next_pass = now + PASS_S * self._passes.sharers * random.uniform(0.75, 1.25)
         unwanted = now >= self._ahead_until or self._stopping or self._draining or self._paused
         if self._ahead and unwanted and not self._guarded(self._give_back_ahead):

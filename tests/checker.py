@@ -24,6 +24,7 @@ OPENING = re.compile(r"(?P<pack>.+)@(?P<priority>-?\d+)(?:w(?P<requirement>\d+))
 SHARD = re.compile(r"\d{6,}", re.ASCII)
 PACKED = re.compile(r"(?P<shard>\d{6,})\.p\d+\.n(?P<count>\d+)\.jsonl", re.ASCII)
 PACKING = re.compile(r"(?P<shard>\d{6,})\.p\d+(?:\.all\.(?P<token>[A-Za-z0-9]+))?", re.ASCII)
+UNPACKING = re.compile(r"\d{6,}\.p\d+\.n\d+\.unpack(?:\.drop)?", re.ASCII)
 WORKER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 TOP = frozenset(
     [
@@ -285,6 +286,9 @@ class _Reader:
             elif self.is_dir(path) and OPENING.fullmatch(name):
                 self.report.leftovers.append(path)
                 self.walk_opening(path, name)
+            elif self.is_dir(path) and UNPACKING.fullmatch(name):
+                self.report.leftovers.append(path)
+                self.walk_unpacking(path)
             elif PACK.fullmatch(name) and self.count_pack("pending", path):
                 continue
             elif not self.count_task("running", path):
@@ -301,6 +305,14 @@ class _Reader:
             elif not marker and not TASK.fullmatch(inner):
                 self.strange(f"{path}/{inner}")
 
+    def walk_unpacking(self, path: str) -> None:
+        """A shard that is being unpacked: its lines count, what is written beside them does not yet."""
+        for inner in self.ls(path):
+            if re.fullmatch(r"all\.[A-Za-z0-9]+\.jsonl", inner):
+                self.count_lines("succeeded", f"{path}/{inner}")
+            elif not TASK.fullmatch(inner):
+                self.strange(f"{path}/{inner}")
+
     # ---------------------------------------------------------------- what has ended
     def walk_shard(self, state: str, name: str) -> None:
         path = f"{state}/{name}"
@@ -310,7 +322,9 @@ class _Reader:
                 self.strange(f"{path} (holds another number of tasks)")
         elif (SHARD.fullmatch(name) or packing) and self.is_dir(path):
             token = packing["token"] if packing else None
-            hidden = self.count_lines(state, f"{path}/all.{token}.jsonl") if token else set()
+            own = f"all.{token}.jsonl"
+            # Without its file the directory is only what is left: that has moved up already.
+            hidden = self.count_lines(state, f"{path}/{own}") if own in self.ls(path) else set()
             for inner in self.ls(path):
                 self.walk_final(state, f"{path}/{inner}", hidden, in_packing=bool(packing))
         else:

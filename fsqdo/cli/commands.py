@@ -35,6 +35,8 @@ SECTIONS = {
         "create": ("queues", "Create an empty queue."),
         "pause": ("queues", "Have workers claim no more tasks of a queue."),
         "resume": ("queues", "Let workers claim tasks of a paused queue again."),
+        "pack": ("pack", "Make one file of each thousand tasks that succeeded."),
+        "unpack": ("pack", "Make files of packed tasks again, one each, for ls, cat and mv."),
         "delete": ("queues", "Delete a queue with all its tasks."),
         "config": ("config", "Show the configuration, and where each value comes from."),
     },

@@ -50,6 +50,7 @@ fsqdo create Blat --max-retries 2 --no-retry-on 2,SIGSEGV --exit-codes 85=restar
 @click.option("--time-request", "time_request_s", type=DURATION, help="How long tasks are expected to need.")
 @click.option("--time-request-auto", "time_request", flag_value="auto", help="Learn that from the tasks that ran so far.")
 @click.option("--requires", type=click.Choice(["succeed", "finish"]), help="What a required task must do.")
+@click.option("--no-pack", "pack", is_flag=True, help="Leave each task a file of its own when its shard has ended.")
 @click.option("--durability", type=click.Choice(["normal", "paranoid"]), help="paranoid: sync every move.")
 def create_command(queue: str, **settings: Any) -> None:
     """Create an empty queue.
@@ -65,6 +66,8 @@ def create_command(queue: str, **settings: Any) -> None:
 def _given_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that were given, as `create` wants them."""
     found = {key: value for key, value in settings.items() if value is not None and value != () and value is not False}
+    if found.pop("pack", False):
+        found["pack"] = False  # --no-pack was given
     for limit in found.pop("time_limit", ()):
         found["time_limit" if isinstance(limit, str) else "time_limit_s"] = limit
     if "exit_codes" in found:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -222,12 +222,15 @@ class Store(Tree):
         """Markers in the hands of somebody who opens them: pending (or waiting) as before, until the directory is published."""
         for directory in self.holders():
             for name in self.ls(directory) or ():
-                opening = names.parse_opening(name)
-                if opening:
-                    for entry in self._here(State.PENDING, f"{directory}/{name}", ids):
-                        # What is written beside the marker that is being opened does not count before it is published.
-                        if isinstance(entry.name, PackName) and entry.name[:2] == opening.pack[:2]:
-                            yield entry
+                yield from self._opened(directory, name, ids)
+
+    def _opened(self, holder: str, name: str, ids: IdSet | None) -> Iterator[Entry]:
+        opening = names.parse_opening(name)
+        if opening is not None:
+            for entry in self._here(State.PENDING, f"{holder}/{name}", ids):
+                # What is written beside the marker that is being opened does not count before it is published.
+                if isinstance(entry.name, PackName) and entry.name[:2] == opening.pack[:2]:
+                    yield entry
 
     def holders(self) -> list[str]:
         """The workers' directories, relative to the queue: those under running/, and what is left of dead ones."""
@@ -277,6 +280,17 @@ class Store(Tree):
             if parsed.shard != current:
                 current, hidden = parsed.shard, set()
             yield from self._shard(state, parsed, file, ids, hidden)
+        if state is State.SUCCEEDED:
+            for directory in self.holders():
+                for name in self.ls(directory) or ():
+                    yield from self._unpacking(directory, name, ids)
+
+    def _unpacking(self, holder: str, name: str, ids: IdSet | None) -> Iterator[Entry]:
+        """The tasks of a packed shard in the hands of somebody who unpacks it: where they were, until that is published."""
+        if names.parse_unpacking(name) is not None:
+            directory = f"{holder}/{name}"
+            for file in filter(names.is_all_file, self.ls(directory) or ()):
+                yield from self._packed(State.SUCCEEDED, directory, file, ids, set())
 
     def _shard(self, state: State, parsed: names.ShardEntry, file: str, ids: IdSet | None, hidden: set[str]) -> Iterator[Entry]:
         """One shard in one of its forms; names in its JSON Lines hide the loose ones."""
@@ -305,7 +319,10 @@ class Store(Tree):
     def ids_in(self, state: State, shard: int) -> set[int]:
         """The ids of one shard that are in a final state."""
         found: set[int] = set()
+        first, last = max(1, shard * 1000), shard * 1000 + 999
         for parsed, file in self.shards(state, shard) if self._has_packed_forms(state) else self._plain_shard(shard):
+            if parsed.tasks == last - first + 1:
+                return set(range(first, last + 1))  # its name says so
             for entry in self._shard(state, parsed, file, None, set()):
                 found.update(range(entry.name.first, entry.name.last + 1))
         return found
@@ -318,23 +335,49 @@ class Store(Tree):
         return [(names.ShardEntry(shard), f"{shard:06d}")]
 
     def counts(self) -> dict[State, int]:
-        """Number of tasks in each state, by names alone."""
+        """Number of tasks in each state, by names alone.
+
+        Notes
+        -----
+        A listing of every directory that holds loose tasks, and of those above them; what is packed says its number in its
+        name.
+        """
         counts = dict.fromkeys(State, 0)
-        for state in (State.WAITING, State.PENDING, State.RUNNING):
-            for entry in self.entries(state):
-                counts[state] += entry.name.size
+        counts[State.PENDING] = sum(self._count_bundled(f"pending/{priority}") for priority in self.priorities())
+        counts[State.WAITING] = sum(self._count_bundled(directory) for _, directory in self.watched())
+        counts[State.WAITING] += sum(size_of(self.ls(directory) or ()) for _, directory in self.delayed())
+        for directory in self.holders():
+            self._count_held(directory, counts)
         for state in (State.SUCCEEDED, State.FAILED, State.KILLED):
-            counts[state] = self._count_final(state)
+            counts[state] += self._count_final(state)
         return counts
+
+    def _count_bundled(self, directory: str) -> int:
+        listed = self.ls(directory) or ()
+        total = size_of(listed)
+        for file in listed:
+            if not file.endswith((".pack", ".json")) and names.parse_bundle(file) is not None:
+                total += size_of(self.ls(f"{directory}/{file}") or (), spent=f"{file}.pack")
+        return total
+
+    def _count_held(self, directory: str, counts: dict[State, int]) -> None:
+        """What lies in a worker's directory: its tasks, and what it opens and unpacks."""
+        for file in self.ls(directory) or ():
+            name = names.parse_entry(file)
+            if name is not None:
+                counts[State.RUNNING] += name.size
+            elif names.parse_opening(file) is not None:
+                counts[State.PENDING] += sum(entry.name.size for entry in self._opened(directory, file, None))
+            elif names.parse_unpacking(file) is not None:
+                counts[State.SUCCEEDED] += sum(1 for _ in self._unpacking(directory, file, None))
 
     def _count_final(self, state: State) -> int:
         total = 0
         for parsed, file in self.shards(state):
             if parsed.tasks is not None:
                 total += parsed.tasks
-            elif parsed.round is None and state is not State.KILLED:
-                listed = self.ls(f"{state.directory}/{file}") or ()
-                total += sum(name.endswith(".json") and name[:9].isdigit() for name in listed)
+            elif parsed.token is None:
+                total += size_of(self.ls(f"{state.directory}/{file}") or ())
             else:
                 total += sum(entry.name.size for entry in self._shard(state, parsed, file, None, set()))
         return total
@@ -355,13 +398,38 @@ class Store(Tree):
 
     def loaded_line(self, task_id: int) -> bytes | None:
         """The line with which a task was loaded; None when it did not come from a load."""
+        first, _, lines = self.loaded_lines(task_id) or (0, 0, [])
+        return lines[task_id - first] if task_id - first < len(lines) else None
+
+    def loaded_lines(self, task_id: int) -> tuple[int, int, list[bytes]] | None:
+        """What was loaded together with a task, as (first id, last id, lines); None when it did not come from a load."""
         for first, last in self.loads():
             if first <= task_id <= last:
                 low = first + shard_of(task_id - first) * 1000
-                name = names.load_name(low, min(low + 999, last))
+                high = min(low + 999, last)
+                name = names.load_name(low, high)
                 lines = (self.read(f"loads/{names.load_name(first, last)}/{name}.jsonl") or b"").split(b"\n")
-                return lines[task_id - low] if task_id - low < len(lines) - 1 else None
+                return low, high, lines[:-1]
         return None
+
+
+def size_of(files: Iterable[str], spent: str = "") -> int:
+    """Number of tasks that these names stand for, as `names.parse_entry` reads them; but for the marker `spent`.
+
+    The names of one directory differ in their ids and share the rest: that is read once.
+    """
+    total = 0
+    known: dict[str, int] = {}
+    for file in files:
+        rest = file[9:]
+        size = known.get(rest)
+        if size is None or not (file[:9].isdigit() and file.isascii()):
+            name = names.parse_entry(file)
+            size = 0 if name is None or file == spent else name.size
+            if isinstance(name, TaskName) and not rest[0].isdigit():
+                known[rest] = 1
+        total += size
+    return total
 
 
 def create(directory: str, settings: Settings) -> Store:

@@ -1,0 +1,293 @@
+"""Packing: the thousand files of a finished shard become one JSON Lines file, in which each task stands with its outcome.
+
+A shard `succeeded/<s>` whose ids have all ended is sealed, by a rename to `<s>.p<k>` (k is a number nobody had before). From
+then on nothing is added to it or taken from it by hand. When no client can remember its old name any more, its tasks are
+written into it as `all.<token>.jsonl`, and a rename of the directory to `<s>.p<k>.all.<token>` decides that this file counts,
+and hides the loose files it holds. These are unlinked, what came late moves to `<s>`, and the file moves up to
+`<s>.p<k>.n<count>.jsonl`.
+
+A kill leaves any prefix of this, which the next pass goes on with. What has no outcome in a journal stays loose.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+
+from fsqdo import journal
+from fsqdo.errors import TaskError
+from fsqdo.ids import SHARD_SIZE
+from fsqdo.mounts import is_local
+from fsqdo.names import ShardEntry, TaskName, all_file, is_all_file, new_token, parse_task
+from fsqdo.packs import definition_from
+from fsqdo.store import Store
+from fsqdo.task import FINAL_STATES, State
+
+SETTLE_S = 120.0
+BATCH = 20
+_TOP = State.SUCCEEDED.directory
+_WORTH = 2
+
+
+def ids_of(shard: int) -> range:
+    """The ids of a shard."""
+    return range(max(1, shard * SHARD_SIZE), (shard + 1) * SHARD_SIZE)
+
+
+def new_round() -> int:
+    """A number for a shard that is sealed, which nobody had before."""
+    return int.from_bytes(os.urandom(4), "big") % 999_999_999
+
+
+class Packer:
+    """Packs the finished shards of one queue; what it remembers is when it first saw each sealed one.
+
+    Parameters
+    ----------
+    settle_s
+        How long a sealed shard rests before it is listed: longer than clients remember names. None: not at all where only
+        this host can mount the file system, else two minutes.
+    """
+
+    def __init__(self, store: Store, settle_s: float | None = None) -> None:
+        self._store = store
+        self._settle_s = settle_s
+        self._seen: dict[str, float] = {}
+        self._left: set[int] = set()
+
+    @property
+    def settle_s(self) -> float:
+        """How long a sealed shard rests."""
+        if self._settle_s is None:
+            self._settle_s = 0.0 if is_local(self._store.directory) else SETTLE_S
+        return self._settle_s
+
+    def run(self, most: int = BATCH) -> int:
+        """Do what can be done now for at most so many shards; returns the number of tasks packed.
+
+        Raises
+        ------
+        StorageError
+            When the file system refuses; what was begun stands as it is, and the next run goes on with it.
+
+        Notes
+        -----
+        A listing of `succeeded/`, and for a shard: three listings to see that it has ended, a rename that seals it, a
+        listing, one read of its load, its workers' journals (once for all shards of this run), a write, two syncs, a rename
+        that decides, an unlink for each task, a rename, a rmdir.
+        """
+        sealed, plain = [], []
+        for parsed, _ in self._store.shards(State.SUCCEEDED):
+            if parsed.token is not None:
+                finish(self._store, parsed)
+            elif parsed.sealed:
+                sealed.append(parsed)
+            elif not parsed.is_file and parsed.shard not in self._left:
+                plain.append(parsed.shard)
+        next_id = self._store.next_id() if plain else 0
+        for shard in plain:
+            if len(sealed) >= most:
+                break
+            entry = self._seal(shard, next_id)
+            if entry is not None:
+                sealed.append(entry)
+        now = time.monotonic()
+        ripe = [entry for entry in sealed if now - self._seen.setdefault(str(entry), now) >= self.settle_s]
+        return self._pack(ripe[:most])
+
+    @property
+    def resting(self) -> float:
+        """Seconds until the first sealed shard that `run` saw may be packed; 0 when there is none."""
+        if not self._seen:
+            return 0.0
+        return max(0.0, min(self._seen.values()) + self.settle_s - time.monotonic())
+
+    def _seal(self, shard: int, next_id: int) -> ShardEntry | None:
+        """Rename a shard that has ended, so that nobody adds to it or takes from it; None when it has not."""
+        ids = ids_of(shard)
+        if ids[-1] >= next_id:
+            return None
+        names = [name for file in self._store.ls(f"{_TOP}/{shard:06d}") or () if (name := parse_task(file)) is not None]
+        if len(names) < _WORTH:
+            return None
+        ended = {name.id for name in names}
+        for state in FINAL_STATES if len(ended) < len(ids) else ():
+            ended |= self._store.ids_in(state, shard)
+        if len(ended) < len(ids):
+            return None
+        entry = ShardEntry(shard, new_round())
+        if not self._store.move_directory(f"{_TOP}/{shard:06d}", f"{_TOP}/{entry}"):
+            return None
+        self._seen[str(entry)] = time.monotonic()
+        return entry
+
+    def _pack(self, entries: list[ShardEntry]) -> int:
+        """Write, decide and finish several sealed shards, reading each journal once."""
+        store = self._store
+        listed: dict[ShardEntry, list[TaskName]] = {}
+        wanted: dict[str, set[bytes]] = {}
+        for entry in entries:
+            names = [name for file in store.ls(f"{_TOP}/{entry}") or () if (name := parse_task(file)) is not None]
+            listed[entry] = names
+            for name in names:
+                if name.worker is not None:
+                    wanted.setdefault(name.worker, set()).add(str(name).encode())
+        outcomes = {worker: journal.last_lines(store, worker, keys) for worker, keys in wanted.items()}
+        done = 0
+        for entry, names in listed.items():
+            self._seen.pop(str(entry), None)
+            lines = _lines(store, entry, names, outcomes)
+            if len(lines) >= _WORTH:
+                done += _decide(store, entry, lines)
+            else:  # its journals went with a node: as it was, and not looked at again by this process
+                self._left.add(entry.shard)
+                unseal(store, entry)
+        return done
+
+
+def _lines(store: Store, entry: ShardEntry, names: list[TaskName], outcomes: dict[str, dict[bytes, bytes]]) -> list[bytes]:
+    """A line for each task of a shard of which definition and outcome can be read, in the order of ids."""
+    load = _Loaded(store)
+    found = []
+    for name in sorted(names):
+        outcome = outcomes.get(name.worker or "", {}).get(str(name).encode())
+        if outcome is None:
+            continue
+        try:
+            definition = (
+                load.line(name.id)
+                or definition_from(store, name, store.read(f"{_TOP}/{entry}/{name.file}") or b"").to_json().encode()
+            )
+            line = b'{"name":"%s@%s","task":%s,"outcome":%s}\n' % (
+                str(name).encode(), (name.worker or "").encode(), definition.strip(), outcome.strip(),
+            )  # fmt: skip
+            if json.loads(line)["task"]["id"] == name.id:
+                found.append(line)
+        except (TaskError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # it stays loose
+    return found
+
+
+class _Loaded:
+    """The lines with which tasks were loaded: the files of a shard are not read one by one where its load is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._first = self._last = 0
+        self._lines: list[bytes] = []
+
+    def line(self, task_id: int) -> bytes | None:
+        """The line of a task; None when it did not come from a load."""
+        if not self._first <= task_id <= self._last:
+            self._first, self._last, self._lines = self._store.loaded_lines(task_id) or (task_id, task_id, [])
+        at = task_id - self._first
+        return self._lines[at] if at < len(self._lines) else None
+
+
+def _decide(store: Store, entry: ShardEntry, lines: list[bytes]) -> int:
+    """Write the lines into the sealed shard, and have them count; the number of tasks, 0 when another process was first."""
+    token = new_token()
+    directory = f"{_TOP}/{entry}"
+    if not store.write(f"{directory}/{all_file(token)}", b"".join(lines), sync=True):
+        return 0
+    store.sync_directory(directory, may_be_gone=True)
+    decided = entry._replace(token=token)
+    if not store.move_directory(directory, f"{_TOP}/{decided}"):
+        return 0
+    # On disk before the first unlink: a power cut must not keep these and lose what they wait for.
+    store.sync_directory(_TOP)
+    finish(store, decided)
+    return len(lines)
+
+
+def finish(store: Store, decided: ShardEntry) -> None:
+    """Remove what the file of a decided shard holds, move what came late back, reveal the file; can be repeated.
+
+    Notes
+    -----
+    Unlinks, a rename for each latecomer, a rename of the file, rmdir. A kill leaves the rest to the next.
+    """
+    directory = f"{_TOP}/{decided}"
+    own = all_file(decided.token or "")
+    held = held_by(store, f"{directory}/{own}")
+    revealed = _revealed(store, decided)
+    if held is None and revealed is not None:
+        held = held_by(store, f"{_TOP}/{revealed}")
+    for file in store.ls(directory) or ():
+        if file == own:
+            continue
+        if is_all_file(file) or (held is not None and file.removesuffix(".json") in held):
+            store.unlink(f"{directory}/{file}")
+        elif (name := parse_task(file)) is not None:
+            store.move(f"{directory}/{file}", f"{_TOP}/{name.id // SHARD_SIZE:06d}/{file}")
+    if held is not None and revealed is None:
+        packed = ShardEntry(decided.shard, decided.round, None, len(held))
+        store.move(f"{directory}/{own}", f"{_TOP}/{packed}", private=True)
+    store.remove_directory(directory)
+
+
+def _revealed(store: Store, decided: ShardEntry) -> ShardEntry | None:
+    """The packed file of a decided shard, when somebody has moved it up already."""
+    for parsed, _ in store.shards(State.SUCCEEDED, decided.shard):
+        if parsed.is_file and parsed.round == decided.round:
+            return parsed
+    return None
+
+
+def held_by(store: Store, path: str) -> set[str] | None:
+    """The names (with their worker) that a packed file holds; None when there is no such file."""
+    names = {name for line in store.read_lines(path) if (name := name_in(line)) is not None}
+    return names or None
+
+
+def name_in(line: bytes) -> str | None:
+    """The task's name in a line of a packed file."""
+    try:
+        return str(json.loads(line)["name"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def unseal(store: Store, entry: ShardEntry) -> None:
+    """Give a sealed shard its old name back; where that is taken, its tasks go there one by one.
+
+    Notes
+    -----
+    One rename; or one for each task, and rmdir. A kill leaves the rest sealed.
+    """
+    directory, home = f"{_TOP}/{entry}", f"{_TOP}/{entry.shard:06d}"
+    files = store.ls(directory) or ()
+    for file in filter(is_all_file, files):
+        store.unlink(f"{directory}/{file}")
+    if store.move_directory(directory, home):
+        return
+    for file in files:
+        if parse_task(file) is not None:
+            store.move(f"{directory}/{file}", f"{home}/{file}")
+    store.remove_directory(directory)
+
+
+def pack_all(store: Store, wait: bool = True, report: Callable[[str], None] = lambda text: None) -> int:
+    """Pack every finished shard now; returns the number of tasks packed.
+
+    Parameters
+    ----------
+    wait
+        Wait until sealed shards may be listed, on file systems of a network: two minutes.
+    report
+        Told when that is.
+    """
+    packer = Packer(store)
+    total = 0
+    while True:
+        done = packer.run()
+        total += done
+        if done:
+            continue
+        left_s = packer.resting
+        if not left_s or not wait:
+            return total
+        report(f"the finished shards rest for {left_s:.0f} s: other hosts may still remember their old names")
+        time.sleep(left_s)
