@@ -129,12 +129,12 @@ class Run:
     pid
         Also the id of the process group.
     started
-        `time.monotonic()` at the start.
+        `time.monotonic()` just before it was started: what it takes is never shorter than it ran.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, started: float) -> None:
         self.pid = pid
-        self.started = time.monotonic()
+        self.started = started
         self._ended: Ended | None = None
 
     @property
@@ -279,8 +279,9 @@ class Spawner:
         A directory that was removed or renamed less than a second after it was last used here may go unnoticed.
         """
         self._enter(prepared.cwd)
+        started = time.monotonic()
         try:
-            return Run(self._spawn(prepared, log_fd))
+            return Run(self._spawn(prepared, log_fd), started)
         except ValueError as error:  # NUL, `=` in a variable's name, text that the locale's encoding cannot hold
             raise _not_for_a_program(error) from None
 
