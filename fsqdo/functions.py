@@ -80,8 +80,8 @@ def load_function(spec: str) -> Function:
 class FunctionRun(Run):
     """A function at work; used like `Run`. Its process goes on after it, unless it was told to end."""
 
-    def __init__(self, slot: FunctionSlot, child: _Child) -> None:
-        super().__init__(child.pid)
+    def __init__(self, slot: FunctionSlot, child: _Child, started: float) -> None:
+        super().__init__(child.pid, started)
         self._slot = slot
         self._child = child
 
@@ -167,6 +167,7 @@ class FunctionSlot:
             No process could be made; give the task back.
         """
         request = (json.dumps({"task": task, "env": dict(env or {}), "cwd": cwd}) + "\n").encode()
+        started = time.monotonic()
         child = self._child
         if child is None or child.log_fd != log_fd or child.reap() is not None or not child.send(request, cpus):
             self.close()  # none yet, or another log, or it died between two tasks
@@ -174,7 +175,7 @@ class FunctionSlot:
             if not child.send(request):
                 self.close()
                 raise BusyError("a new process for the function died at once")
-        return FunctionRun(self, child)
+        return FunctionRun(self, child, started)
 
     def close(self) -> None:
         """End the child, and what it left in its process group. For an idle slot; a running task is killed and waited for."""
