@@ -2,8 +2,11 @@
 
 A claim is one rename from `pending/<priority>/<bundle>/` into the worker's own directory. A worker stays with its bundle:
 listed once, kept in memory, in the order of ids. After a lost race it jumps to a random place; after three in a row it
-chooses anew: the oldest unopened pack, or another bundle at random. So a few workers keep few bundles open, and a thousand
-spread over many.
+chooses anew: any of the oldest unopened packs, or another bundle at random. So a few workers keep few bundles open, and a
+thousand spread over many.
+
+Of a pack it opens a slice: what it uses in about half a minute. The rest stays packed, as two markers in the bundle, for
+itself and for those who come later: long tasks cost few inodes, and nobody hoards.
 
 With a judge each file is read before the rename, and not again after it: what does not fit this worker is never claimed.
 """
@@ -25,8 +28,11 @@ from fsqdo.task import State
 LOOK_S = 1.0
 _MISSES = 3
 _CROWD = 8
+_CROWD_MOST = 10
 _PLENTY = 16
 _PASS_MOST = 100
+_SLICE_LEAST = 4
+_SLICE_S = 30.0
 _PLAIN = len("000000017.json")  # with nothing more in it, a name is as we make it
 
 
@@ -63,6 +69,8 @@ class Claimer:
         Called with what people should know: a pack that cannot be opened.
     judge
         Called with the content and the id of each task before it is claimed; None: everything is claimed.
+    slots
+        Tasks that the worker runs at once.
 
     Attributes
     ----------
@@ -78,6 +86,7 @@ class Claimer:
         worker: str,
         report: Callable[[str], None] = lambda text: None,
         judge: Judge | None = None,
+        slots: int = 1,
     ) -> None:
         self._report = report
         self._judge = judge
@@ -91,7 +100,10 @@ class Claimer:
         self._names: list[tuple[str, TaskName]] = []
         self._priority: int | None = None
         self._looked = float("-inf")
-        self._crowded = False
+        self._crowded = 0
+        self._slots = slots
+        self._claimed = 0
+        self._since = time.monotonic()
         self._bad_packs: set[tuple[int, int]] = set()
         self.unfit: set[int] = set()
         self.openings: set[str] = set()
@@ -139,6 +151,7 @@ class Claimer:
                 continue
             taken = self._take(file, name, judge)
             if isinstance(taken, Claim):
+                self._claimed += 1
                 return taken
             if taken is not None:
                 if self._pass_over(name.id, taken):
@@ -146,7 +159,7 @@ class Claimer:
                 return None
             misses += 1
             if misses >= _MISSES:
-                self._names, self._crowded, misses = [], True, 0
+                self._names, self._crowded, misses = [], self._crowded + 1, 0
             elif len(self._names) > 2:
                 # RACE: another worker is in this bundle; leave its neighbourhood.
                 cut = random.randrange(len(self._names))
@@ -220,29 +233,36 @@ class Claimer:
         return False
 
     def _choose(self, found: list[tuple[PackName, str]]) -> tuple[PackName, str]:
-        """The oldest; in a crowd an unopened pack rather than a bundle, and any of the first few."""
+        """The oldest; in a crowd an unopened pack rather than a bundle, any of the first few: the more, the denser it is."""
         if not self._crowded:
             return found[0]
         packs = [item for item in found if item[1].endswith(".pack")]
-        return random.choice(packs[:_CROWD] or found)
+        return random.choice(packs[: _CROWD << min(self._crowded, _CROWD_MOST)] or found)
 
     def _list(self, bundle: str, priority: int) -> bool:
         """List a bundle; one found empty (but for its spent marker) is removed."""
         listed = self._store.ls(bundle) or []
         tasks = _tasks_among(listed)
+        own = bundle.rpartition("/")[2] + ".pack"
+        packs = sorted((marker, name) for name in listed if name != own and (marker := parse_marker(name)) is not None)
+        if self._crowded and packs:
+            # RACE: the others in here want its tasks: what is still packed is for those who come late.
+            return self._open_one_of(bundle, packs, priority) or self._enter(bundle, tasks, priority)
         if self._enter(bundle, tasks, priority):
             return True
-        if tasks:
-            return False
-        own = bundle.rpartition("/")[2] + ".pack"
-        for name in listed:
-            marker = parse_marker(name)
-            if name == own:
-                self._store.unlink(f"{bundle}/{name}")
-            elif marker is not None and self._open(bundle, marker, name, priority):
-                return True
-        self._store.remove_directory(bundle)
+        if self._open_one_of(bundle, packs, priority):
+            return True
+        if not tasks:
+            if own in listed:
+                self._store.unlink(f"{bundle}/{own}")
+            self._store.remove_directory(bundle)
         return False
+
+    def _open_one_of(self, bundle: str, packs: list[tuple[PackName, str]], priority: int) -> bool:
+        """Open one of the packs in a bundle: the oldest, in a crowd any; False when others have them all."""
+        if self._crowded:
+            random.shuffle(packs)
+        return any(self._open(bundle, marker, name, priority) for marker, name in packs)
 
     def _enter(self, directory: str, tasks: list[tuple[str, TaskName]], priority: int) -> bool:
         fit = tasks
@@ -254,7 +274,7 @@ class Claimer:
         if self._crowded:
             cut = random.randrange(len(fit))
             fit = fit[cut:] + fit[:cut]
-            self._crowded = False
+            self._crowded = 0
         self._directory, self._names, self._priority = directory, fit, priority
         return True
 
@@ -265,14 +285,26 @@ class Claimer:
         opening = f"{marker}@{priority}"
         self.openings.add(opening)
         try:
-            bundle = open_pack(self._store, self._worker, entry, priority)
+            bundle = open_pack(self._store, self._worker, entry, priority, self._slice())
         except TaskError as error:
             self._bad_packs.add((marker.first, marker.last))
             self._report(f"cannot open a pack: {error}")
             return False
         finally:
             self.openings.discard(opening)
-        return bundle is not None and self._list(bundle, priority)
+        if bundle is None:
+            self._crowded += 1  # RACE: somebody else opened it first
+            return False
+        self._crowded = 0
+        return self._list(bundle, priority)
+
+    def _slice(self) -> int:
+        """How many tasks of a pack to make loose: what this worker uses in half a minute, as since the last opening."""
+        # At least a second: what was claimed at once for free slots is no rate.
+        now = time.monotonic()
+        rate = self._claimed / max(now - self._since, 1.0)
+        self._claimed, self._since = 0, now
+        return max(_SLICE_LEAST * self._slots, int(rate * _SLICE_S))
 
 
 def _tasks_among(files: list[str]) -> list[tuple[str, TaskName]]:

@@ -133,7 +133,7 @@ def _searched(store: Store, marker: PackName) -> str:
     return ""
 
 
-def open_pack(store: Store, worker: str, entry: Entry, priority: int) -> str | None:
+def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: int | None = None) -> str | None:
     """Open a marker: afterwards its tasks are loose files of one bundle, in the same state as before.
 
     Parameters
@@ -141,7 +141,9 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int) -> str | N
     worker
         The worker that does it; `running/<worker>` must be there.
     entry
-        The marker, in `pending/<priority>` or `waiting/<shard>/<requirement>`.
+        The marker, in `pending/<priority>` (or a bundle there) or `waiting/<shard>/<requirement>`.
+    slice_
+        Make only so many of its first tasks loose; the rest stays packed, under two markers in the bundle. None: all.
 
     Returns
     -------
@@ -171,8 +173,12 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int) -> str | N
         store.remove_directory(own)
         return None
     try:
-        for line in lines_of(store, own, marker):
+        lines = lines_of(store, own, marker)
+        loose = marker.size if slice_ is None else min(slice_, marker.size)
+        for line in lines[:loose]:
             _write_loose(store, own, marker, line)
+        if loose < marker.size:
+            _write_rest(store, own, marker, marker.first + loose)
     except (StorageError, TaskError):
         drop(store, f"running/{worker}", str(opening))
         raise
@@ -187,6 +193,15 @@ def _write_loose(store: Store, own: str, marker: PackName, line: bytes) -> None:
     task_id = int(line[line.index(b":") + 1 : line.index(b",")])
     if not store.write(f"{own}/{marker.task(task_id)}.json", line + b"\n"):
         raise FencedError(f"{own} is gone")
+
+
+def _write_rest(store: Store, own: str, marker: PackName, first: int) -> None:
+    """Markers for what is not opened: two halves, so that others who come at once have two places to go on."""
+    content = store.read(f"{own}/{marker.file}") or b""
+    middle = (first + marker.last) // 2
+    for low, high in ((first, middle), (middle + 1, marker.last)):
+        if low <= high and not store.write(f"{own}/{marker._replace(first=low, last=high).file}", content):
+            raise FencedError(f"{own} is gone")
 
 
 def drop(store: Store, holder: str, name: str) -> None:
@@ -209,7 +224,7 @@ def drop(store: Store, holder: str, name: str) -> None:
     marker = None
     for inside in store.ls(directory) or ():
         found = parse_marker(inside)
-        if found is None:
+        if found is None or found[:2] != opening.pack[:2]:  # loose tasks, and markers of what was not to be opened
             store.unlink(f"{directory}/{inside}")
         else:
             marker = found

@@ -136,7 +136,7 @@ class Worker:
             deadline=deadline,
             restarts=allocation.restarts(os.environ),
         )
-        self._claimer = Claimer(self._store, self._member.name, self._report, self._fit.judge)
+        self._claimer = Claimer(self._store, self._member.name, self._report, self._fit.judge, options.slots)
         self._recorder = Recorder(self._store, self._member, self._summary, self._report, options.verbose, self._failures)
         self._calls = self._new_calls()
         now = time.monotonic()
