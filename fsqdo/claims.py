@@ -5,6 +5,10 @@ listed once, kept in memory, in the order of ids. After a lost race it jumps to 
 chooses anew: any of the oldest unopened packs, or another bundle at random. So a few workers keep few bundles open, and a
 thousand spread over many.
 
+Where there are many workers, each begins at the place that its rank among them gives it (in the order of the random ends of
+their names, the same for all), so that a thousand that start at once do not meet; and what one lost race says is that its
+list is old.
+
 Of a pack it opens a slice: what it uses in about half a minute. The rest stays packed, as two markers in the bundle, for
 itself and for those who come later: long tasks cost few inodes, and nobody hoards.
 
@@ -29,6 +33,8 @@ LOOK_S = 1.0
 _MISSES = 3
 _CROWD = 8
 _CROWD_MOST = 10
+_HERD = 16
+_LISTED_AGAIN = 5
 _PLENTY = 16
 _PASS_MOST = 100
 _SLICE_LEAST = 4
@@ -101,6 +107,7 @@ class Claimer:
         self._priority: int | None = None
         self._looked = float("-inf")
         self._crowded = 0
+        self._rank, self._workers = 0, 1
         self._slots = slots
         self._claimed = 0
         self._since = time.monotonic()
@@ -158,7 +165,7 @@ class Claimer:
                     continue
                 return None
             misses += 1
-            if misses >= _MISSES:
+            if misses >= (1 if self._herd else _MISSES):
                 self._names, self._crowded, misses = [], self._crowded + 1, 0
             elif len(self._names) > 2:
                 # RACE: another worker is in this bundle; leave its neighbourhood.
@@ -194,8 +201,22 @@ class Claimer:
             content = self._store.read(f"{self._own}/{own}") or b""
         return Claim(name, own, content)
 
+    @property
+    def _herd(self) -> bool:
+        """Whether there are so many workers that each keeps to a place of its own."""
+        return self._workers >= _HERD
+
+    def _look_around(self) -> None:
+        """Find this worker's rank among the workers; false when others come or go, which makes it meet some."""
+        own = self._worker[::-1]
+        workers = [name[::-1] for name in self._store.ls("running") or ()]  # by their random ends, not by who came first
+        self._workers = len(workers)
+        self._rank = sum(name < own for name in workers)
+
     def _look(self) -> bool:
         """Find where to claim next; False when nothing is pending."""
+        if self._crowded or self._looked == float("-inf"):
+            self._look_around()
         self._looked = time.monotonic()
         for priority in self._store.priorities():
             if self._names and priority == self._priority and not self._interrupted(priority):
@@ -220,6 +241,7 @@ class Claimer:
         if self._enter(directory, loose, priority):  # somebody's mv
             return True
         found = self._store.bundles(directory)
+        again = _LISTED_AGAIN if self._herd else 0
         while found:
             pack, file = self._choose(found)
             found.remove((pack, file))
@@ -228,15 +250,20 @@ class Claimer:
                     return True
             elif self._open(directory, pack, file, priority):
                 return True
+            elif again:  # RACE: others take what was listed here, one after the other
+                again -= 1
+                found = self._store.bundles(directory)
         if not loose:
             self._store.remove_directory(directory)
         return False
 
     def _choose(self, found: list[tuple[PackName, str]]) -> tuple[PackName, str]:
         """The oldest; in a crowd an unopened pack rather than a bundle, any of the first few: the more, the denser it is."""
-        if not self._crowded:
+        if not (self._crowded or self._herd):
             return found[0]
         packs = [item for item in found if item[1].endswith(".pack")]
+        if not self._crowded:
+            return (packs or found)[self._rank % len(packs or found)]
         return random.choice(packs[: _CROWD << min(self._crowded, _CROWD_MOST)] or found)
 
     def _list(self, bundle: str, priority: int) -> bool:
@@ -271,10 +298,16 @@ class Claimer:
         if not fit:
             return False
         fit.sort(reverse=True)
-        if self._crowded:
+        if self._herd:
+            # By ids, not by what is left of them: so a place is the same for all, however old their lists are.
+            first, last = fit[-1][1].id, fit[0][1].id
+            begin = first + self._rank * (last - first + 1) // self._workers
+            cut = sum(task[1].id >= begin for task in fit)
+            fit = fit[cut:] + fit[:cut]
+        elif self._crowded:
             cut = random.randrange(len(fit))
             fit = fit[cut:] + fit[:cut]
-            self._crowded = 0
+        self._crowded = 0
         self._directory, self._names, self._priority = directory, fit, priority
         return True
 
