@@ -1,9 +1,10 @@
 """Packing: the thousand files of a finished shard become one JSON Lines file, in which each task stands with its outcome.
 
 A shard `succeeded/<s>` whose ids have all ended is sealed, by a rename to `<s>.p<k>` (k is a number nobody had before). From
-then on nothing is added to it or taken from it by hand. When no client can remember its old name any more, its tasks are
-written into it as `all.<token>.jsonl`, and a rename of the directory to `<s>.p<k>.all.<token>` decides that this file counts,
-and hides the loose files it holds. These are unlinked, what came late moves to `<s>`, and the file moves up to
+then on nothing is added to it or taken from it by hand. When no client can remember its old name any more, one process takes
+it, by a rename to another number: others who pack it, or take it apart, find nothing. Its tasks are written into it as
+`all.<token>.jsonl`, and a rename of the directory to `<s>.p<k>.all.<token>` decides that this file counts, and hides the
+loose files it holds. These are unlinked, what came late moves to `<s>`, and the file moves up to
 `<s>.p<k>.n<count>.jsonl`.
 
 A kill leaves any prefix of this, which the next pass goes on with. What has no outcome in a journal stays loose.
@@ -74,8 +75,8 @@ class Packer:
 
         Notes
         -----
-        A listing of `succeeded/`, and for a shard: three listings to see that it has ended, a rename that seals it, a
-        listing, one read of its load, its workers' journals (once for all shards of this run), a write, two syncs, a rename
+        A listing of `succeeded/`, and for a shard: three listings to see that it has ended, a rename that seals it, one
+        that takes it, a listing, one read of its load, its workers' journals (once for all shards of this run), a write, two syncs, a rename
         that decides, an unlink for each task, a rename, a rmdir.
         """
         sealed, plain = [], []
@@ -128,7 +129,12 @@ class Packer:
         store = self._store
         listed: dict[ShardEntry, list[TaskName]] = {}
         wanted: dict[str, set[bytes]] = {}
-        for entry in entries:
+        for sealed in entries:
+            self._seen.pop(str(sealed), None)
+            # RACE: somebody else packs it, too, or is still taking its tasks out (`unseal`): to neither is it there any more.
+            entry = sealed._replace(round=new_round())
+            if not store.move(f"{_TOP}/{sealed}", f"{_TOP}/{entry}"):
+                continue
             names = [name for file in store.ls(f"{_TOP}/{entry}") or () if (name := parse_task(file)) is not None]
             listed[entry] = names
             for name in names:
@@ -137,7 +143,6 @@ class Packer:
         outcomes = {worker: journal.last_lines(store, worker, keys) for worker, keys in wanted.items()}
         done = 0
         for entry, names in listed.items():
-            self._seen.pop(str(entry), None)
             lines = _lines(store, entry, names, outcomes)
             if len(lines) >= _WORTH:
                 done += _decide(store, entry, lines)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fsqdo.member import Member
 from fsqdo.names import ShardEntry
 from fsqdo.recovery import recover
 from fsqdo.store import Store
+from fsqdo.store.system import System
 from fsqdo.task import State
 from tests.checker import read_queue
 from tests.faults import World
@@ -376,6 +378,37 @@ def test_packers_and_reruns_at_once(root: Path, small: None, crew: list[str]) ->
         sound(queue, 6, succeeded=6)
     queue.pack()
     assert forms(queue) == ["000000.p.n6.jsonl"]
+
+
+def test_a_packer_beside_one_who_takes_a_shard_apart(root: Path, small: None, seam: System) -> None:
+    """The plain shard is there, so what is unpacked goes into it file by file; in the middle of that a pass packs the rest."""
+    queue = drained(list(SMALL))
+    (journal,) = Path(queue.directory, "outcomes").iterdir()
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if '"000000004"' not in line))
+    assert queue.pack() == 5 and forms(queue) == ["000000", "000000.p.n5.jsonl"]
+    out: list[tuple[str, str]] = []
+    said: list[str] = []
+
+    def rename(source: str, target: str) -> None:
+        if not out and target.startswith(f"{queue.directory}/succeeded/000000/"):
+            out.append((source, target))
+            packing.Packer(queue.store, settle_s=0).run()
+            if "out" in said:
+                return
+        elif out and ".all." in target and not said:
+            said.append("decides")  # it has listed the shard; now the first task goes out, and then it decides
+            with suppress(FileNotFoundError):
+                System.rename(*out[0])
+                said.append("out")
+        System.rename(source, target)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    queue.unpack()
+    assert said[:1] == ["decides"]
+    sound(queue, 6, succeeded=6)
+    assert queue.rerun() == 6
+    sound(queue, 6, pending=6)
 
 
 def test_what_finishes_late_beside_a_decided_shard_is_kept(root: Path, small: None) -> None:
