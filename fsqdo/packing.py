@@ -75,9 +75,9 @@ class Packer:
 
         Notes
         -----
-        A listing of `succeeded/`, and for a shard: three listings to see that it has ended, a rename that seals it, one
-        that takes it, a listing, one read of its load, its workers' journals (once for all shards of this run), a write, two syncs, a rename
-        that decides, an unlink for each task, a rename, a rmdir.
+        A listing of `succeeded/`, and for a shard: three listings to see that it has ended, a rename that seals it, one that
+        takes it, a listing, one read of its load, its workers' journals (once for all shards of this run), a write, two
+        syncs, a rename that decides, an unlink for each task, a rename, a rmdir.
         """
         sealed, plain = [], []
         for parsed, _ in self._store.shards(State.SUCCEEDED):

@@ -56,20 +56,36 @@ def unpack(store: Store, worker: str, packed: ShardEntry) -> bool:
     if not store.move(f"{_TOP}/{packed}", f"{own}/{OWN_FILE}", make=False):
         store.remove_directory(own)
         return False
+    published = ShardEntry(packed.shard, new_round())
     try:
-        for line in store.read_lines(f"{own}/{OWN_FILE}"):
-            file, content = _loose(store, own, line)
-            if not store.write(f"{own}/{file}", content):
-                raise FencedError(f"{own} is gone")
+        _write_loose(store, own, packed)
+        if not store.move(own, f"{_TOP}/{published}"):
+            return False
     except (StorageError, TaskError):
         drop(store, f"running/{worker}", str(UnpackingName(packed)))
         raise
-    published = ShardEntry(packed.shard, new_round())
-    if not store.move(own, f"{_TOP}/{published}"):
-        return False
     store.unlink(f"{_TOP}/{published}/{OWN_FILE}")
     unseal(store, published)
     return True
+
+
+def _write_loose(store: Store, own: str, packed: ShardEntry) -> None:
+    """Write a file for each line of the packed file; all that its name promises, or an error."""
+    written = set()
+    for line in store.read_lines(f"{own}/{OWN_FILE}"):
+        file, content = _loose(store, own, line)
+        if not store.write(f"{own}/{file}", content):
+            raise FencedError(f"{own} is gone")
+        written.add(file)
+    if len(written) == packed.tasks:
+        return
+    # RACE: whoever declared this worker dead has the file, and a missing file has no lines. Published like this, all of
+    # its tasks would be gone with it.
+    if OWN_FILE not in (store.ls(own) or ()):
+        raise FencedError(f"{own} is gone")
+    raise TaskError(
+        f"{store.path(own)}/{OWN_FILE} holds {len(written)} tasks, and its name said {packed.tasks}", "see it with an editor"
+    )
 
 
 def _loose(store: Store, own: str, line: bytes) -> tuple[str, bytes]:

@@ -344,6 +344,33 @@ def test_what_a_dead_unpacker_held_is_put_back(packed: fsqdo.Queue, monkeypatch:
     sound(packed, 6, succeeded=5, failed=1)
 
 
+def test_an_unpacker_that_was_declared_dead_publishes_nothing(packed: fsqdo.Queue, seam: System) -> None:
+    """Its packed file is taken from it before it reads it; its last rename reaches the directory all the same, as on NFS."""
+    store = packed.store
+    member = Member(store, slots=1)
+    own = f"{packed.directory}/running/{member.name}/"
+    fenced: list[str] = []
+
+    def rename(source: str, target: str) -> None:
+        if source.startswith(own) and not os.path.exists(source):
+            source = source.replace("/running/", "/recovering/")  # through the old handle
+        System.rename(source, target)
+        if target.startswith(own) and not fenced:
+            fenced.append(target)
+            System.rename(own, own.replace("/running/", "/recovering/"))
+
+    ((parsed, _),) = list(store.shards(State.SUCCEEDED))
+    seam.rename = rename  # type: ignore[method-assign]
+    with pytest.raises(FsqdoError, match="is gone"):
+        unpacking.unpack(store, member.name, parsed)
+    del seam.rename
+    sound(packed, 6, succeeded=5, failed=1)
+    recover(store, force=True)
+    member.abandon()
+    assert forms(packed) == ["000000.p.n5.jsonl"]
+    sound(packed, 6, succeeded=5, failed=1)
+
+
 # ---------------------------------------------------------------- races
 def _race(what: str, start: Any) -> None:
     packing.ids_of = lambda shard: SMALL if shard == 0 else range(shard * 1000, shard * 1000 + 1000)
