@@ -133,7 +133,13 @@ class Selection:
         self._selector = selector
         self._states = [state for state in states if selector.states is None or state in selector.states]
         self._outcomes = Outcomes(store)
+        self._lost: list[tuple[int, int]] = []
         self._blocked = {entry.path for entry in requirements.blocked(store)} if selector.blocked else set()
+
+    def lost(self, entry: Entry) -> None:
+        """Somebody else took this marker first: `entries` goes on with what comes of it."""
+        if isinstance(entry.name, PackName):
+            self._lost.append(entry.name.first_last)
 
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks one by one, read lazily. A file that cannot be read is a task with an `error`."""
@@ -177,11 +183,12 @@ class Selection:
                 for entry in listed:
                     if entry not in held:
                         yield from self._meant(entry, open_pack, whole)
-                if not held:
+                again, self._lost = [entry.name.first_last for entry in held] + self._lost, []
+                if not again:
                     break
                 # RACE: these markers are being opened: their tasks are the opener's until it publishes them, in a moment.
-                wanted = IdSet(entry.name.first_last for entry in held)
-                fs.sleep(_OPENING_PAUSE_S)
+                wanted = IdSet(again)
+                fs.sleep(_OPENING_PAUSE_S if held else 0.0)
 
     def packed(self) -> Iterator[int]:
         """Yield the ids of the tasks that are meant and are packed, or being packed."""
@@ -214,7 +221,10 @@ class Selection:
         if open_pack is None or (whole and len(chosen) == entry.name.size):
             yield entry, len(chosen)
             return
-        for loose in open_pack(entry):
+        opened = open_pack(entry)
+        if not opened:
+            self.lost(entry)
+        for loose in opened:
             if loose.name.first in chosen:
                 yield loose, 1
 
@@ -232,6 +242,7 @@ class Bulk:
         self._store = store
         self._holder = holder
         self._opened_under: set[int] = set()
+        self._selection = Selection(store, Selector(), ())
 
     def _open(self, entry: Entry) -> list[Entry]:
         if entry.waits_for is not None:
@@ -247,8 +258,8 @@ class Bulk:
         self, selector: Selector, states: Iterable[State], dry_run: bool, whole: bool = False
     ) -> Iterator[tuple[Entry, int]]:
         self._refuse_unknown_ids(selector)
-        selection = Selection(self._store, selector, states)
-        yield from selection.entries(None if dry_run else self._open, whole)
+        self._selection = Selection(self._store, selector, states)
+        yield from self._selection.entries(None if dry_run else self._open, whole)
 
     def _refuse_unknown_ids(self, selector: Selector) -> None:
         if selector.ids and (selector.ids.highest >= self._store.next_id() or selector.ids.lowest < 1):
@@ -361,7 +372,10 @@ class Bulk:
             if entry.state is State.PENDING:
                 pack = isinstance(entry.name, PackName)
                 directory = f"pending/{priority}" if pack else f"pending/{priority}/{shard_name(entry.name.first)}"
-            changed += count * self._store.move(entry.path, fresh_path(entry, directory, priority=priority))
+            if self._store.move(entry.path, fresh_path(entry, directory, priority=priority)):
+                changed += count
+            else:
+                self._selection.lost(entry)
         self._look_again()
         return changed
 

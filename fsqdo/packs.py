@@ -15,8 +15,8 @@ from fsqdo.names import (
     OpeningName,
     PackName,
     TaskName,
-    interrupted_once_more,
     load_name,
+    moved_by_hand,
     new_token,
     parse_load,
     parse_marker,
@@ -172,6 +172,7 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: in
     if not store.move(entry.path, f"{own}/{marker.file}", make=False):
         store.remove_directory(own)
         return None
+    bundle = f"{opening.home}/{opening.pack}"
     try:
         lines = lines_of(store, own, marker)
         loose = marker.size if slice_ is None else min(slice_, marker.size)
@@ -179,12 +180,11 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: in
             _write_loose(store, own, marker, line)
         if loose < marker.size:
             _write_rest(store, own, marker, marker.first + loose)
+        if not store.move(own, bundle):
+            return None
     except (StorageError, TaskError):
         drop(store, f"running/{worker}", str(opening))
         raise
-    bundle = f"{opening.home}/{opening.pack}"
-    if not store.move(own, bundle):
-        return None
     store.unlink(f"{bundle}/{marker.file}")
     return bundle
 
@@ -210,7 +210,7 @@ def drop(store: Store, holder: str, name: str) -> None:
     Notes
     -----
     Rename the directory to `….drop`: this decides, nobody can publish it any more. Unlink the loose files, move the marker
-    home with i raised, rmdir. A kill leaves the `….drop`, which the next one goes on with.
+    home with r raised, rmdir. A kill leaves the `….drop`, which the next one goes on with.
     """
     opening = parse_opening(name)
     if opening is None:
@@ -229,7 +229,8 @@ def drop(store: Store, holder: str, name: str) -> None:
         else:
             marker = found
     if marker is not None:
-        store.move(f"{directory}/{marker.file}", f"{opening.home}/{interrupted_once_more(marker).file}")
+        # Not i: none of these tasks has run, and a disk that is full for an hour would use up their max_interruptions.
+        store.move(f"{directory}/{marker.file}", f"{opening.home}/{moved_by_hand(marker).file}")
     store.remove_directory(directory)
 
 

@@ -1,0 +1,330 @@
+"""Slices: a worker makes loose what it uses soon; the rest of the pack stays packed beside it, under two markers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fsqdo
+from fsqdo import claims
+from fsqdo.claims import Claimer
+from fsqdo.errors import StorageError
+from fsqdo.holder import Holder
+from fsqdo.member import Member
+from fsqdo.names import parse_marker
+from fsqdo.packs import open_pack
+from fsqdo.recovery import recover
+from fsqdo.settings import Settings
+from fsqdo.store import Entry, Store, create
+from fsqdo.store.system import System
+from fsqdo.task import State
+from tests.checker import read_queue
+from tests.faults import World
+from tests.scenarios import User, small_packs, with_packs
+from tests.test_faults import play, world_dir  # noqa: F401
+from tests.test_races import fork, race, recover_dead, take, use
+
+TASKS = 9
+FIRST = "000000001-000000004"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packs of four tasks, of which one is made loose at a time."""
+    small_packs(monkeypatch)
+    monkeypatch.setattr(claims, "_SLICE_LEAST", 1)
+    monkeypatch.setattr(claims, "_SLICE_S", 0.0)
+
+
+@pytest.fixture
+def queue(root: Path) -> Iterator[fsqdo.Queue]:
+    """Nine tasks: two packs and one loose."""
+    queue = fsqdo.create("Q")
+    queue.add_multiple(list(range(TASKS)))
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def member(queue: fsqdo.Queue) -> Iterator[Member]:
+    member = Member(queue.store, slots=1)
+    yield member
+    member.leave()
+
+
+def marker_in(store: Store, directory: str, file: str) -> Entry:
+    name = parse_marker(file)
+    assert name is not None and file in store.names(directory)
+    return Entry(State.PENDING, directory, file, name)
+
+
+def sliced(queue: fsqdo.Queue, member: Member, slice_: int | None = 1) -> str:
+    """Open the first pack in a slice; its bundle."""
+    bundle = open_pack(queue.store, member.name, marker_in(queue.store, "pending/0", f"{FIRST}.pack"), 0, slice_)
+    assert bundle == f"pending/0/{FIRST}"
+    return bundle
+
+
+def sound(queue: fsqdo.Queue, **state: int) -> None:
+    """Both readers find every task once, and none but in these states."""
+    report = read_queue(queue.directory)
+    assert report.problems(range(1, TASKS + 1)) == []
+    assert {key: value for key, value in report.counts().items() if value} == state
+    assert {str(s).lower(): n for s, n in queue.store.counts().items() if n} == state
+    assert sorted(row.id for row in queue.tasks()) == list(range(1, TASKS + 1))
+
+
+def left_in_pending(queue: fsqdo.Queue) -> list[str]:
+    return [str(path) for path in Path(queue.directory, "pending").rglob("*")]
+
+
+# ---------------------------------------------------------------- what a slice leaves
+@pytest.mark.parametrize(
+    ("slice_", "left"),
+    [
+        (1, ["000000001.json", "000000002-000000003.pack", "000000004-000000004.pack"]),
+        (2, ["000000001.json", "000000002.json", "000000003-000000003.pack", "000000004-000000004.pack"]),
+        (3, ["000000001.json", "000000002.json", "000000003.json", "000000004-000000004.pack"]),
+        (4, [f"{n:09d}.json" for n in range(1, 5)]),
+        (99, [f"{n:09d}.json" for n in range(1, 5)]),
+        (None, [f"{n:09d}.json" for n in range(1, 5)]),
+    ],
+)
+def test_the_rest_stays_packed_in_two_halves(queue: fsqdo.Queue, member: Member, slice_: int | None, left: list[str]) -> None:
+    bundle = sliced(queue, member, slice_)
+    assert queue.store.names(bundle) == left
+    contents = {queue.store.read(f"{bundle}/{name}") for name in left if name.endswith(".pack")}
+    assert contents <= {b"000000001-000000009/000000001-000000004.jsonl\n"}
+    sound(queue, pending=TASKS)
+
+
+def test_what_is_in_the_hands_of_the_opener_counts_once(queue: fsqdo.Queue, member: Member, seam: System) -> None:
+    """Before the publishing rename the marker counts, after it the loose tasks and the two halves; never both, never none."""
+    looked: list[str] = []
+
+    def rename(source: str, target: str) -> None:
+        if source.startswith(queue.store.path(member.directory)):
+            looked.append(target)
+            sound(queue, pending=TASKS)
+        System.rename(source, target)
+        if looked:
+            sound(queue, pending=TASKS)  # the spent marker is still there
+
+    seam.rename = rename  # type: ignore[method-assign]
+    sliced(queue, member)
+    assert looked == [queue.store.path(f"pending/0/{FIRST}")]
+    sound(queue, pending=TASKS)
+    assert queue.status()["ntasks"]["Pending"] == TASKS
+
+
+def test_a_half_is_opened_as_a_pack_is(queue: fsqdo.Queue, member: Member) -> None:
+    bundle = sliced(queue, member)
+    half = marker_in(queue.store, bundle, "000000002-000000003.pack")
+    assert open_pack(queue.store, member.name, half, 0, 1) == "pending/0/000000002-000000003"
+    assert queue.store.names("pending/0/000000002-000000003") == ["000000002.json", "000000003-000000003.pack"]
+    assert open_pack(queue.store, member.name, half, 0, 1) is None
+    sound(queue, pending=TASKS)
+
+
+def test_nothing_is_left_of_slices_when_all_is_done(queue: fsqdo.Queue) -> None:
+    got: list[int] = []
+    queue.do(func=got.append)
+    assert sorted(got) == list(range(TASKS))
+    assert left_in_pending(queue) == []
+    sound(queue, succeeded=TASKS)
+
+
+def test_a_spent_marker_whose_opener_died_goes_with_its_bundle(queue: fsqdo.Queue, member: Member, seam: System) -> None:
+    def unlink(path: str) -> None:
+        raise OSError(5, "died", path)
+
+    seam.unlink = unlink  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        sliced(queue, member)
+    del seam.unlink
+    assert f"{FIRST}.pack" in queue.store.names(f"pending/0/{FIRST}")
+    sound(queue, pending=TASKS)
+    queue.do(func=lambda task: None)
+    assert left_in_pending(queue) == []
+
+
+def test_a_faster_worker_takes_larger_slices(queue: fsqdo.Queue, member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its slots times a few at least; what it used up in half a minute, where that is more."""
+    monkeypatch.setattr(claims, "_SLICE_LEAST", 4)
+    monkeypatch.setattr(claims, "_SLICE_S", 30.0)
+    now = [100.0]
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    claimer = Claimer(queue.store, member.name, slots=3)
+    now[0] += 10
+    assert claimer._slice() == 12
+    claimer._claimed = 50
+    now[0] += 10
+    assert claimer._slice() == 150
+    now[0] += 10
+    assert claimer._slice() == 12, "what counts is the rate since the last opening"
+
+
+# ---------------------------------------------------------------- verbs
+def test_another_priority_moves_a_half_as_it_is(queue: fsqdo.Queue, member: Member) -> None:
+    bundle = sliced(queue, member)
+    assert queue.reprioritize(7, id="1-3") == 3
+    assert queue.store.names(bundle) == ["000000004-000000004.pack"]
+    assert queue.store.names("pending/7") == ["000000", "000000002-000000003.r1p7.pack"]
+    sound(queue, pending=TASKS)
+    got: list[int] = []
+    queue.do(func=got.append)
+    assert sorted(got[:3]) == [0, 1, 2] and sorted(got) == list(range(TASKS))
+    assert left_in_pending(queue) == []
+
+
+def test_kill_and_rerun_of_what_is_in_a_half(queue: fsqdo.Queue, member: Member) -> None:
+    sliced(queue, member)
+    assert queue.kill(id="2-3") == 2
+    assert queue.kill(id=4) == 1
+    sound(queue, pending=6, killed=3)
+    assert queue.retry() == 0 and queue.rerun(id="2-4") == 3
+    sound(queue, pending=TASKS)
+    queue.do(func=lambda task: None)
+    sound(queue, succeeded=TASKS)
+
+
+@pytest.mark.parametrize("verb", ["kill", "kill a part", "reprioritize"])
+def test_a_verb_that_loses_a_pack_to_an_opener_goes_on_with_the_pieces(
+    queue: fsqdo.Queue, member: Member, seam: System, verb: str
+) -> None:
+    """A worker opens the marker after the verb has listed it, and before the verb's rename."""
+    opened: list[str] = []
+
+    def rename(source: str, target: str) -> None:
+        if source.endswith(f"/pending/0/{FIRST}.pack") and not opened:
+            opened.append(source)
+            sliced(queue, member)
+        System.rename(source, target)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    if verb == "reprioritize":
+        assert queue.reprioritize(7, id="1-4") == 4
+        assert {row.priority for row in queue.tasks(id="1-4")} == {7}
+    elif verb == "kill":
+        assert queue.kill(id="1-4") == 4
+    else:
+        assert queue.kill(id=[1, 3, 4]) == 3
+    assert opened
+    sound(queue, **{"reprioritize": {"pending": 9}, "kill": {"pending": 5, "killed": 4}}.get(verb, {"pending": 6, "killed": 3}))
+
+
+# ---------------------------------------------------------------- faults
+def test_openings_undone_are_no_interruptions(queue: fsqdo.Queue, member: Member, seam: System) -> None:
+    """None of the tasks has run: a disk that was full for an hour must not use up how often their worker may die."""
+
+    def write(fd: int, data: bytes) -> int:
+        raise OSError(28, "full")
+
+    claimer = Claimer(queue.store, member.name)
+    seam.write = write  # type: ignore[method-assign]
+    for _ in range(queue.store.settings.max_interruptions + 2):
+        with pytest.raises(StorageError):
+            claimer.claim()
+    del seam.write
+    names = [entry.name for entry in queue.store.entries(State.PENDING)]
+    assert {name.i for name in names} == {0}
+    sound(queue, pending=TASKS)
+    assert queue.store.names(member.directory) == ["worker.json"]
+
+
+def test_an_opening_whose_publishing_fails_goes_back_at_once(queue: fsqdo.Queue, seam: System) -> None:
+    """A process that takes single tasks never looks into its own directory: what it cannot publish must not stay there."""
+    refused: list[str] = []
+
+    def rename(source: str, target: str) -> None:
+        if target == queue.store.path(f"pending/0/{FIRST}") and not refused:
+            refused.append(target)
+            raise OSError(13, "refused", source)
+        System.rename(source, target)
+
+    holder = Holder(queue.store)
+    seam.rename = rename  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        holder.get(0.0)
+    assert f"{FIRST}.r1.pack" in queue.store.names("pending/0")
+    sound(queue, pending=TASKS)
+    holder.close()
+
+
+def take_two(world: World) -> None:
+    with User(world) as user:
+        user.run_one()
+        user.run_one()
+        user.q.close()
+
+
+def pieces_are_gone(world: World) -> Iterator[str]:
+    left = [str(path) for path in Path(world.queue_dir(), "pending").rglob("*.*")]
+    if left:
+        yield f"still in pending: {left}"
+
+
+def test_every_fault_while_opening_in_slices(world_dir: Path) -> None:  # noqa: F811
+    play(world_dir, with_packs, take_two, pieces_are_gone)
+
+
+# ---------------------------------------------------------------- races
+def opened_once(world: World) -> None:
+    """The first pack has been opened in a slice."""
+    with_packs(world)
+    with User(world) as user:
+        store = user.q.store
+        member = Member(store, slots=1)
+        open_pack(store, member.name, marker_in(store, "pending/0", f"{FIRST}.pack"), 0, 1)
+        member.leave()
+
+
+RACES: dict[str, tuple[Any, Any, Any]] = {
+    "slice, slice": (with_packs, take(times=2), take(times=2)),
+    "slice of a half, the same": (opened_once, take(times=3), take(times=3)),
+    "slice, recover": (with_packs, take(times=2), recover_dead),
+    "halves, reprioritize": (opened_once, take(times=2), use(lambda q: q.reprioritize(7))),
+    "halves, kill": (opened_once, take(times=2), use(lambda q: q.kill(id="2-4"))),
+}
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_races(fast_dir: Path, name: str) -> None:
+    race(fast_dir, *RACES[name])
+
+
+def _work(directory: str, log: Path, number: int) -> None:
+    queue = fsqdo.Queue(Store(directory))
+    with open(log / str(number), "a", encoding="utf-8") as file:
+
+        def run(task: int) -> None:
+            file.write(f"{task}\n")
+            file.flush()
+
+        while queue.store.counts()[State.PENDING]:
+            queue.do(func=run)
+    queue.close()
+
+
+def test_many_workers_run_every_task_once(fast_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsqdo.load.PACK_SIZE", 64)
+    monkeypatch.setattr("fsqdo.packs.PACK_SIZE", 64)
+    monkeypatch.setattr(claims, "_SLICE_LEAST", 2)
+    store = create(str(fast_dir / "q"), Settings(pack=False))
+    queue = fsqdo.Queue(store)
+    queue.add_multiple(list(range(640)))
+    queue.close()
+    log = fast_dir / "log"
+    log.mkdir()
+    children = [fork(lambda n=n: _work(store.directory, log, n)) for n in range(8)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 8
+    assert recover(store) == []
+    ran = sorted(int(line) for path in log.iterdir() for line in path.read_text().splitlines())
+    assert ran == list(range(640))
+    report = read_queue(store.directory)
+    assert report.problems(range(1, 641), healed=True) == [] and report.counts()["succeeded"] == 640
+    assert list(Path(store.directory, "pending").rglob("*.*")) == []
