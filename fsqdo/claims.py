@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from fsqdo.errors import FencedError, TaskError
 from fsqdo.names import PackName, TaskName, moved_by_hand, parse_marker, parse_task
-from fsqdo.packs import open_pack
+from fsqdo.packs import lines_of, open_pack
 from fsqdo.store import Entry, Store
 from fsqdo.task import State
 
@@ -112,8 +112,14 @@ class Claimer:
         self._claimed = 0
         self._since = time.monotonic()
         self._bad_packs: set[tuple[int, int]] = set()
+        self._unfit_packs: dict[str, int] = {}
         self.unfit: set[int] = set()
         self.openings: set[str] = set()
+
+    @property
+    def left(self) -> int:
+        """Number of tasks this worker found that it cannot run."""
+        return len(self.unfit) + sum(self._unfit_packs.values())
 
     @property
     def ready(self) -> bool:
@@ -314,6 +320,8 @@ class Claimer:
     def _open(self, directory: str, marker: PackName, file: str, priority: int) -> bool:
         if (marker.first, marker.last) in self._bad_packs:
             return False
+        if self.unfit and not self._worth_opening(directory, file, marker):
+            return False
         entry = Entry(State.PENDING, directory, file, marker)
         opening = f"{marker}@{priority}"
         self.openings.add(opening)
@@ -330,6 +338,23 @@ class Claimer:
             return False
         self._crowded = 0
         return self._list(bundle, priority)
+
+    def _worth_opening(self, directory: str, file: str, marker: PackName) -> bool:
+        """Whether any task of a pack is for this worker: asked by one that met others, which would open them all for nothing."""
+        path = f"{directory}/{file}"
+        if path in self._unfit_packs:
+            return False
+        judge = self._judge
+        if judge is None:
+            return True
+        try:
+            lines = lines_of(self._store, directory, marker)
+        except TaskError:
+            return True  # opening it says what is wrong
+        if any(judge(line, task_id) is not Verdict.LEAVE for task_id, line in enumerate(lines, marker.first)):
+            return True
+        self._unfit_packs[path] = marker.size
+        return False
 
     def _slice(self) -> int:
         """How many tasks of a pack to make loose: what this worker uses in half a minute, as since the last opening."""

@@ -146,7 +146,7 @@ class Worker:
         self._next_try = self._next_pause_look = self._idle_since = now
         if not self._started:
             self._next_try = self._idle_since = now + random.uniform(0, self._options.stagger_s)
-        self._paused = False
+        self._paused = self._looked_twice = False
         self._pause_s = _IDLE_FIRST_S
 
     def _examine(self) -> None:
@@ -382,7 +382,7 @@ class Worker:
             finally:
                 if calls.started > before:
                     self._started += calls.started - before
-                    self._idle_since, self._pause_s = NEVER, _IDLE_FIRST_S
+                    self._idle_since, self._pause_s, self._looked_twice = NEVER, _IDLE_FIRST_S, False
             if not calls.dry or not self._found_nothing(now):
                 return
             now = time.monotonic()
@@ -514,7 +514,7 @@ class Worker:
 
     def _accept(self, slot: Slot, ready: Ready) -> None:
         """Start a task; keep it when it has to wait for what others have here; put it back when it does not fit."""
-        self._idle_since, self._pause_s = NEVER, _IDLE_FIRST_S
+        self._idle_since, self._pause_s, self._looked_twice = NEVER, _IDLE_FIRST_S, False
         claim, definition, _ = ready
         options = definition.options
         why = self._fit.never(options)
@@ -560,8 +560,10 @@ class Worker:
             return
         if self._options.idle_s is not None:
             self._end_if_idle(now)
+        elif self._passes.sharers > 1 and not self._looked_twice:
+            self._looked_twice = True  # the last pack may be in the hands of another, who is opening it
         elif not self._passes.more_to_come():
-            left = len(self._claimer.unfit)
+            left = self._claimer.left
             unfit = f"{left} {'task is' if left == 1 else 'tasks are'} left to other workers ({self._fit.why})"
             self._draining = unfit if left else "the queue is drained"
 

@@ -328,3 +328,21 @@ def test_many_workers_run_every_task_once(fast_dir: Path, monkeypatch: pytest.Mo
     report = read_queue(store.directory)
     assert report.problems(range(1, 641), healed=True) == [] and report.counts()["succeeded"] == 640
     assert list(Path(store.directory, "pending").rglob("*.*")) == []
+
+
+# ---------------------------------------------------------------- what this worker cannot run
+def test_a_worker_for_which_nothing_fits_opens_one_slice(root: Path) -> None:
+    """It judges the other packs as they are: to open them all would make a file of every task."""
+    queue = fsqdo.create("Q")
+    queue.add_multiple(["true"] * 41, cores=64)
+    summary = queue.do(slots=1, cores=2, report=lambda text: None)
+    assert summary.why.startswith("41 tasks are left to other workers (task 1: it needs 64 cores")
+    loose = {path.name for path in Path(queue.directory, "pending").rglob("*.json")}
+    assert loose == {"000000001.json", "000000041.json"}
+    assert queue.status()["ntasks"]["Pending"] == 41
+
+
+def test_what_fits_in_a_pack_is_found_behind_what_does_not(root: Path) -> None:
+    queue = fsqdo.create("Q")
+    queue.add_multiple(fsqdo.NewTask("true", cores=1 if number % 7 == 6 else 64) for number in range(21))
+    assert queue.do(slots=1, cores=2, report=lambda text: None).succeeded == 3
