@@ -340,7 +340,7 @@ class Claimer:
         return self._list(bundle, priority)
 
     def _worth_opening(self, directory: str, file: str, marker: PackName) -> bool:
-        """Whether any task of a pack is for this worker: asked by one that met others, which would open them all for nothing."""
+        """Whether any task of a pack is for this worker: asked once it met others, so that it opens none for nothing."""
         path = f"{directory}/{file}"
         if path in self._unfit_packs:
             return False
