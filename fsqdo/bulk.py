@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fsqdo import requirements
-from fsqdo.errors import InputError, TaskError, TaskNotFoundError
+from fsqdo.errors import InputError, StorageError, TaskError, TaskNotFoundError
 from fsqdo.holder import Holder, fresh_path
 from fsqdo.ids import IdSet, shard_of
 from fsqdo.journal import story_path
@@ -282,12 +282,16 @@ class Bulk:
         still_to_move = IdSet([pair[0].name.first_last for pair in chosen] + [r for ids in packed.values() for r in ids.ranges])
         targets: set[int] = set()
         moved = 0
-        for shard, pairs in sorted(by_shard.items()):
-            if shard in packed:
-                pairs += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed[shard])]
-            for entry, count in sorted(pairs, key=lambda pair: pair[0].name.first):
-                moved += count * self._reset_one(entry, still_to_move, targets)
-        requirements.look_again(self._store, targets)
+        try:
+            for shard, pairs in sorted(by_shard.items()):
+                if shard in packed:
+                    pairs += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed[shard])]
+                for entry, count in sorted(pairs, key=lambda pair: pair[0].name.first):
+                    moved += count * self._reset_one(entry, still_to_move, targets)
+            requirements.look_again(self._store, targets)
+        except StorageError as error:
+            _say_how_many(error, moved)
+            raise
         return moved
 
     def _packed(self, selector: Selector) -> dict[int, IdSet]:
@@ -346,14 +350,18 @@ class Bulk:
 
     def _kill_open(self, selector: Selector, dry_run: bool, already: set[int] | None = None) -> int:
         killed = 0
-        for entry, count in self._chosen(selector, OPEN_STATES, dry_run):
-            if dry_run:
-                killed += count
-                continue
-            if self._store.move(entry.path, fresh_path(entry, f"killed/{shard_name(entry.name.first)}")):
-                requirements.ended(self._store, entry.name.first, succeeded=False)
-                killed += entry.name.first not in (already or ())
-        self._look_again()
+        try:
+            for entry, count in self._chosen(selector, OPEN_STATES, dry_run):
+                if dry_run:
+                    killed += count
+                    continue
+                if self._store.move(entry.path, fresh_path(entry, f"killed/{shard_name(entry.name.first)}")):
+                    killed += entry.name.first not in (already or ())
+                    requirements.ended(self._store, entry.name.first, succeeded=False)
+            self._look_again()
+        except StorageError as error:
+            _say_how_many(error, killed)
+            raise
         return killed
 
     def reprioritize(self, selector: Selector, priority: int, dry_run: bool) -> int:
@@ -364,20 +372,30 @@ class Bulk:
         One rename each: pending ones to the directory of the priority, all to a fresh name that says it.
         """
         changed = 0
-        for entry, count in self._chosen(selector, OPEN_STATES, dry_run, whole=True):
-            if dry_run:
-                changed += count
-                continue
-            directory = entry.directory
-            if entry.state is State.PENDING:
-                pack = isinstance(entry.name, PackName)
-                directory = f"pending/{priority}" if pack else f"pending/{priority}/{shard_name(entry.name.first)}"
-            if self._store.move(entry.path, fresh_path(entry, directory, priority=priority)):
-                changed += count
-            else:
-                self._selection.lost(entry)
-        self._look_again()
+        try:
+            for entry, count in self._chosen(selector, OPEN_STATES, dry_run, whole=True):
+                if dry_run:
+                    changed += count
+                    continue
+                directory = entry.directory
+                if entry.state is State.PENDING:
+                    pack = isinstance(entry.name, PackName)
+                    directory = f"pending/{priority}" if pack else f"pending/{priority}/{shard_name(entry.name.first)}"
+                if self._store.move(entry.path, fresh_path(entry, directory, priority=priority)):
+                    changed += count
+                else:
+                    self._selection.lost(entry)
+            self._look_again()
+        except StorageError as error:
+            _say_how_many(error, changed)
+            raise
         return changed
+
+
+def _say_how_many(error: StorageError, moved: int) -> None:
+    """Have an error that cut a command on many tasks short say how far it came."""
+    if moved:
+        error.hint = f"{error.hint}; {moved} tasks were moved before that, do the same again for the rest".removeprefix("; ")
 
 
 def replace_ids(selector: Selector, ids: set[int]) -> Selector | None:

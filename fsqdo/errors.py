@@ -94,8 +94,10 @@ class FencedError(FsqdoError):
 
 
 _HINTS = {
-    errno_codes.ENOSPC: "the file system is full: make room, then go on; nothing was lost",
-    errno_codes.EDQUOT: "your quota is used up: make room, then go on; nothing was lost",
+    errno_codes.EDQUOT: (
+        "your quota, of space or of the number of files, is used up here (quota -s, lfs quota): remove what is not needed, or "
+        "ask for more, then go on; nothing was lost"
+    ),
     errno_codes.EACCES: "you lack the permission: look at the owner and mode of this path and of the directories above it",
     errno_codes.EPERM: "you lack the permission: look at the owner and mode of this path and of the directories above it",
     errno_codes.EROFS: "the file system is mounted read-only here",
@@ -105,6 +107,37 @@ _HINTS = {
     ),
     errno_codes.ENAMETOOLONG: "use a shorter queue directory",
 }
+
+_LITTLE_BYTES = 1 << 20
+
+
+def _what_is_full(path: str) -> str:
+    """The hint for ENOSPC, which means space as well as inodes: what statvfs(3) says is missing.
+
+    False as soon as somebody else removes something, so it is asked before what could not be written whole is removed.
+    """
+    place = path.rpartition(" -> ")[2]
+    while True:
+        try:
+            found = os.statvfs(place)
+            break
+        except FileNotFoundError:
+            place = os.path.dirname(place)
+        except OSError:
+            return "the file system is full: remove what is not needed there, then go on; nothing was lost"
+        if not place:
+            return ""
+    no_inodes = found.f_files > 0 and found.f_favail == 0  # some file systems do not count them
+    no_space = found.f_bavail * found.f_frsize < (1 if no_inodes else _LITTLE_BYTES)
+    if not (no_inodes or no_space):
+        return (
+            "df shows room here, so it is a limit of this directory or project, or a single storage target that is full "
+            "(lfs quota, lfs df): remove what is not needed there, then go on; nothing was lost"
+        )
+    space = "no space is left on its file system (df -h)"
+    inodes = "no inodes are left on its file system (df -i)"
+    what = f"{space}, and {inodes}" if no_inodes and no_space else inodes if no_inodes else space
+    return f"{what}: remove {'files' if no_inodes else 'what is not needed'} there, then go on; nothing was lost"
 
 
 class StorageError(FsqdoError):
@@ -121,7 +154,8 @@ class StorageError(FsqdoError):
         self.operation = operation
         self.path = path
         what = os.strerror(self.errno) if self.errno else str(error)
-        super().__init__(f"{operation} {path}: {what}", _HINTS.get(self.errno, ""))
+        hint = _what_is_full(path) if self.errno == errno_codes.ENOSPC else _HINTS.get(self.errno, "")
+        super().__init__(f"{operation} {path}: {what}", hint)
 
     @property
     def full(self) -> bool:

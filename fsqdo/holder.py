@@ -96,13 +96,15 @@ class Holder:
         if state in (State.WAITING, State.RUNNING):
             raise InputError(f"a task that was taken cannot be set to {state}", "set it Succeeded, Failed, Killed or Pending")
         name = task.entry.name
-        attempt = self._attempts.pop(str(name), None)
+        attempt = self._attempts.get(str(name))
         if attempt is None:
             raise TaskError(f"task {task.id} is not held here any more", "its state was set before")
         attempt.elapsed_s = time.monotonic() - attempt.started
         attempt.exit_code, attempt.reason = err, message
         kind = {State.PENDING: "interrupted"}.get(state, state.directory)
-        if not self._finish(task.entry.file, task.entry, attempt, kind, task):
+        there = self._finish(task.entry.file, task.entry, attempt, kind, task)
+        del self._attempts[str(name)]  # not before: on a full disk it can be set again once there is room
+        if not there:
             raise TaskError(f"task {task.id} is not held here any more", "this process was declared dead, or somebody moved it")
         task.state = state
 

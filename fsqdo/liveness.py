@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
+from fsqdo.errors import StorageError
 from fsqdo.names import WORKER_FILE, new_token
 from fsqdo.store import Store
 from fsqdo.task import utc_now
@@ -125,7 +126,11 @@ class Observer:
         if self._changed:
             live = set(self._store.ls("running") or ())
             seen = {worker: what for worker, what in self._seen.items() if worker in live}
-            self._store.replace(self._path, json.dumps(seen).encode(), f"observed.{new_token()}", sync=False)
+            try:
+                self._store.replace(self._path, json.dumps(seen).encode(), f"observed.{new_token()}", sync=False)
+            except StorageError as error:
+                if not error.full:  # a proof comes later then; what was recovered may be what makes room
+                    raise
             self._changed = False
 
     def unchanged_s(self, worker: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import zip_longest
 from typing import NamedTuple
@@ -74,11 +75,22 @@ def add_one(store: Store, task: object, options: Options) -> int:
     except StorageError:
         _remove_quietly(store.unlink, staged)
         raise
-    # Gone means that the task has moved on already and somebody removed the empty directory.
-    store.sync_directory(directory, may_be_gone=True)
-    if hold is not None:
-        requirements.look_again(store, [hold])
+    with _added(f"task {task_id} is in the queue all the same: do not add it again"):
+        # Gone means that the task has moved on already and somebody removed the empty directory.
+        store.sync_directory(directory, may_be_gone=True)
+        if hold is not None:
+            requirements.look_again(store, [hold])
     return task_id
+
+
+@contextmanager
+def _added(what: str) -> Iterator[None]:
+    """Have errors after the commit say that they came after it: who adds again would have the tasks twice."""
+    try:
+        yield
+    except StorageError as error:
+        error.hint = f"{error.hint}; {what}".removeprefix("; ")
+        raise
 
 
 def _remove_quietly(remove: Callable[[str], object], path: str) -> None:
@@ -150,12 +162,17 @@ def load(
         store.sync_directory(staging)
         store.move(staging, load_directory, private=True)
     except (Exception, KeyboardInterrupt):
-        spool.close()
+        with suppress(StorageError):  # a full file system may say so once more
+            spool.close()
         _remove_quietly(store.remove_tree, staging)
         raise
-    store.sync_directory("loads")
-    targets = publish(store, load_name(ids[0], ids[-1]))
-    requirements.look_again(store, targets)
+    with _added(
+        f"the tasks {ids[0]}-{ids[-1]} are in the queue all the same: do not load them again, workers publish the rest when "
+        "there is room, and so does `fsqdo promote`"
+    ):
+        store.sync_directory("loads")
+        targets = publish(store, load_name(ids[0], ids[-1]))
+        requirements.look_again(store, targets)
     return ids
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from typing import Any
 
 from fsqdo.errors import FencedError, StorageError
@@ -49,8 +50,13 @@ class Member:
         store.write(f"tmp/{self.name}/{WORKER_FILE}", (json.dumps(said, indent=1) + "\n").encode(), make=True)
         if not store.move(f"tmp/{self.name}", self.directory, private=True):
             raise FencedError(f"{store.path(self.directory)} vanished while it was made")
-        self.journal = Journal(store, self.name)
-        self.journal.describe(said)
+        try:
+            self.journal = Journal(store, self.name)
+            self.journal.describe(said)
+        except StorageError:
+            with suppress(StorageError):  # else it is recovered when this process has ended
+                drain(store, self.name, crashed=False)
+            raise
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="fsqdo-heartbeat", daemon=True)
         self._heart.start()

@@ -71,6 +71,11 @@ class Recorder:
         """Number of outcomes that the file system has not taken yet."""
         return len(self._unsaved)
 
+    @property
+    def unknown(self) -> int:
+        """Number of those of which not even the journal knows."""
+        return sum(not unsaved.journaled for unsaved in self._unsaved)
+
     def names(self) -> set[str]:
         """The names of the tasks they belong to."""
         return {unsaved.outcome.name for unsaved in self._unsaved}

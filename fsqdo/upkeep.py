@@ -6,10 +6,11 @@ somebody long dead, the pass is done all the same, since every part of it can be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fsqdo import packs, requirements
-from fsqdo.errors import InputError
+from fsqdo.errors import InputError, StorageError
 from fsqdo.packing import BATCH, Packer
 from fsqdo.recovery import recover
 from fsqdo.store import Store
@@ -21,13 +22,19 @@ _PATIENCE = 3
 class Passes:
     """The passes of one process over one queue.
 
+    Parameters
+    ----------
+    report
+        Told what does not keep the pass from the rest: that there is no room to pack.
+
     Notes
     -----
     Only renames that are decisions of their own; a kill anywhere leaves what the next pass goes on with.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, report: Callable[[str], None] = lambda text: None) -> None:
         self._store = store
+        self._report = report
         self._complete_loads: set[str] = set()
         self._refused = 0
         self._workers = 1
@@ -44,11 +51,21 @@ class Passes:
             moved += requirements.promote(self._store)
             moved += sum(recovery.tasks for recovery in recover(self._store))
             if self._store.settings.pack:
-                moved += self._packer.run(shards)
+                moved += self._pack(shards)
             return moved > 0
         finally:
             if lock is not False:
                 lock.release()
+
+    def _pack(self, shards: int) -> int:
+        """Pack; no worker waits for room when this is all there is to do, and none claims less for it."""
+        try:
+            return self._packer.run(shards)
+        except StorageError as error:
+            if not error.full:
+                raise
+            self._report(f"finished tasks are not packed now: {error}")
+            return 0
 
     @property
     def sharers(self) -> int:

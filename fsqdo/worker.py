@@ -48,6 +48,7 @@ _IDLE_FIRST_S = 0.1
 _IDLE_MOST_S = 30.0
 _TROUBLE_MOST_S = 30.0
 _SHORT_S = 0.05
+_UNBEGUN_S = 0.01
 _AHEAD_S = 0.5
 _AHEAD_MOST = 4
 _PACKED_ON_THE_WAY = 4  # shards: some 0.2 s in which nothing is started
@@ -94,7 +95,7 @@ class Worker:
         self._started = 0
         self._stopping = ""
         self._draining = ""
-        self._passes = upkeep.Passes(store)
+        self._passes = upkeep.Passes(store, self._report)
         self._limits = Limits(store)
         self._failures = Failures(store, options, self._report)
         self._examined = False
@@ -118,7 +119,8 @@ class Worker:
                         break
                 except BaseException:
                     self._kill_all()
-                    self._leave()
+                    with suppress(StorageError):  # what led here is the one to be told; recover does the rest
+                        self._leave()
                     raise
         self._summary.why = self._stopping or self._draining or "the queue is drained"
         return self._summary
@@ -177,8 +179,9 @@ class Worker:
     def _leave(self) -> None:
         for slot in self._slots:
             slot.close()
-        if self._recorder.pending:
-            self._report(f"{self._recorder.pending} outcomes could not be recorded; these tasks will run again")
+        if self._recorder.unknown:
+            self._summary.trouble = True
+            self._report(f"{self._recorder.unknown} outcomes could not be recorded; these tasks will run again")
         self._member.leave()
 
     def _after_fence(self, error: FencedError) -> None:
@@ -240,6 +243,8 @@ class Worker:
                 due = min(due, self._next_try)
         if self._ahead:
             due = min(due, self._ahead_until)
+        if any(slot.run.pid == 0 for slot in busy if slot.run is not None):
+            due = min(due, now + _UNBEGUN_S)  # the check of what ran in this process: no child's end wakes the loop for it
         if due > now:
             self._signals.wait(due - now, _wait_fds(busy))
 
@@ -253,8 +258,8 @@ class Worker:
             return False
 
     def _trouble(self, error: FsqdoError) -> None:
-        self._report(str(error))
         self._pause_s = min(max(self._pause_s * 2, 1.0), _TROUBLE_MOST_S)
+        self._report(f"{error}; this worker tries again in {self._pause_s:.0f} s")
         self._next_try = time.monotonic() + self._pause_s
 
     # ------------------------------------------------------------ orders
@@ -372,18 +377,19 @@ class Worker:
         while self._may_claim(now):
             most, before = self._options.max_tasks, calls.started
             try:
-                claim = calls.run(until, NEVER if most is None else most - self._started)
+                try:
+                    claim = calls.run(until, NEVER if most is None else most - self._started)
+                finally:
+                    if calls.started > before:
+                        self._started += calls.started - before
+                        self._idle_since, self._pause_s, self._looked_twice = NEVER, _IDLE_FIRST_S, False
                 ready = None if claim is None else self._read(claim)
                 if ready is not None:
                     self._accept(self._slots[0], ready)
+                if not calls.dry or not self._found_nothing(now):
+                    return
             except StorageError as error:
                 self._trouble(error)
-                return
-            finally:
-                if calls.started > before:
-                    self._started += calls.started - before
-                    self._idle_since, self._pause_s, self._looked_twice = NEVER, _IDLE_FIRST_S, False
-            if not calls.dry or not self._found_nothing(now):
                 return
             now = time.monotonic()
             if self._signals.got or self._next_try > now or now > until:
@@ -514,7 +520,7 @@ class Worker:
 
     def _accept(self, slot: Slot, ready: Ready) -> None:
         """Start a task; keep it when it has to wait for what others have here; put it back when it does not fit."""
-        self._idle_since, self._pause_s, self._looked_twice = NEVER, _IDLE_FIRST_S, False
+        self._idle_since, self._looked_twice = NEVER, False
         claim, definition, _ = ready
         options = definition.options
         why = self._fit.never(options)
@@ -535,6 +541,7 @@ class Worker:
             self._call(slot, ready, attempt, self._inline)
         else:
             self._begin(slot, ready, attempt)
+        self._pause_s = _IDLE_FIRST_S  # not before: what cannot be started is tried ever more slowly
 
     def _put_back(self, ready: Ready, why: str) -> None:
         """Put a task that does not fit after all (time has passed since it was claimed) back for others."""
@@ -599,8 +606,14 @@ class Worker:
             self._trouble(error)
         except StorageError:
             if slot.run is None:
-                slot.clear()  # it has none of the resources, and the next look at the own directory finds it again
+                self._keep(slot, ready)
             raise
+
+    def _keep(self, slot: Slot, ready: Ready) -> None:
+        """Keep a task that could not be begun, without any of the resources; forgotten, the queue might seem drained."""
+        slot.clear()
+        self._started -= 1
+        self._kept.append(Ready(ready.claim, ready.definition))
 
     def _call(self, slot: Slot, ready: Ready, attempt: Attempt, function: Callable[[Any], Any]) -> None:
         """Run a function of this process, to its end; its `success_check`, if there is one, goes on in the slot."""
@@ -618,8 +631,13 @@ class Worker:
         attempt.elapsed_s = time.monotonic() - attempt.started
         if kind == "succeeded" and self._store.settings.success_check is not None:
             ended = Ended(0, None, 0.0, 0, attempt.elapsed_s, attempt.result)
-            if slot.begin_check(ready, self._store, self._member, self._launcher, ended, limit_s):
-                return
+            try:
+                if slot.begin_check(ready, self._store, self._member, self._launcher, ended, limit_s):
+                    return
+            except StorageError:
+                if slot.run is None:  # unchecked it counts for nothing: it is called again
+                    self._keep(slot, ready)
+                raise
         self._record_slot(slot, attempt, kind)
 
     # ------------------------------------------------------------ record

@@ -7,6 +7,7 @@ a time: start-up is most of what a short command costs.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -74,7 +75,11 @@ def _guarded(call: Callable[[], int]) -> int:
         return error.exit_code
     except OSError as error:
         _trace(error)
-        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not error.filename:
+            # Printing is what comes last: who does it all again would, say, add again what is added.
+            complain(f"the output cannot be written: {error.strerror}; send it elsewhere, what was to be changed is changed")
+        else:
+            complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return 1
 
 

@@ -60,7 +60,7 @@ class Appender:
 
     def sync(self) -> None:
         """Put what was added on disk."""
-        if not self.unsynced:
+        if not self.unsynced or self._fd < 0:
             return
         try:
             fs.fsync(self._fd)

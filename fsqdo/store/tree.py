@@ -328,8 +328,9 @@ class Tree:
             finally:
                 fs.close(fd)  # a full NFS or quota says so only here
         except OSError as error:
+            refused = StorageError(error, "write", path)  # made first: it looks at what is full
             _unlink_quietly(path)
-            raise StorageError(error, "write", path) from None
+            raise refused from None
         return True
 
     def claim_name(self, relative: str) -> bool:
