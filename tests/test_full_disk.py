@@ -466,7 +466,7 @@ def test_a_task_fills_the_disk_and_the_same_process_goes_on(
     monkeypatch.setenv("RAN", str(tmp_path / "ran"))
     queue = fsqdo.create("Q")
     queue.add(FILL[kind])
-    queue.add_multiple(['echo "$FSQDO_TASK_ID" >> "$RAN"; echo "$PATH"; exit 0'] * 60)
+    queue.add_multiple(['echo "$FSQDO_TASK_ID" >> "$RAN"; echo "$PATH"; exit 0'] * 60, requires=1)
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     words = [sys.executable, "-c", HASTY, "do", "Q", "-j", "2"]
     with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
