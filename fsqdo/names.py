@@ -39,6 +39,7 @@ _NEXT_ID = re.compile(r"([0-9]{9,18})\.([A-Za-z0-9]+)\Z")
 _PRIORITY = re.compile(r"(?:0|-?[1-9][0-9]{0,8})\Z")  # as it is written, so that a number has one directory
 _QUEUE_NAME = re.compile(r"\w[\w.+=,@%-]*\Z")
 _WORKER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+_MERGED = re.compile(r"([0-9]{6,9})\.([A-Za-z0-9]+)\Z")
 _LOAD = re.compile(r"([0-9]{9,18})-([0-9]{9,18})\Z")
 
 MAX_PRIORITY = 999_999_999
@@ -358,6 +359,17 @@ def parse_next_id(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def merged_name(round_: int, token: str) -> str:
+    """Name of a directory under `merged/`."""
+    return f"{round_:06d}.{token}"
+
+
+def parse_merged(name: str) -> tuple[int, str] | None:
+    """Read its number and token."""
+    match = _MERGED.match(name)
+    return (int(match[1]), match[2]) if match else None
+
+
 def new_token() -> str:
     """Eight hexadecimal digits that nobody else has."""
     return os.urandom(4).hex()  # as secrets does it, whose import costs more than a short command may
@@ -403,6 +415,11 @@ def trash_name(name: str) -> str:
 def is_trash(name: str) -> bool:
     """Whether this is a queue that is being removed."""
     return name.startswith(".trash.")
+
+
+def is_staged_queue(name: str) -> bool:
+    """Whether this is a queue that is being made."""
+    return name.startswith(".new.")
 
 
 def check_priority(priority: object) -> int:

@@ -65,8 +65,13 @@ class Packer:
             self._settle_s = 0.0 if is_local(self._store.directory) else SETTLE_S
         return self._settle_s
 
-    def run(self, most: int = BATCH) -> int:
+    def run(self, most: int = BATCH, seal: bool = True) -> int:
         """Do what can be done now for at most so many shards; returns the number of tasks packed.
+
+        Parameters
+        ----------
+        seal
+            Begin with more shards; without it only what was begun is brought to its end.
 
         Raises
         ------
@@ -85,7 +90,7 @@ class Packer:
                 finish(self._store, parsed)
             elif parsed.sealed:
                 sealed.append(parsed)
-            elif not parsed.is_file and parsed.shard not in self._left:
+            elif seal and not parsed.is_file and parsed.shard not in self._left:
                 plain.append(parsed.shard)
         next_id = self._store.next_id() if plain else 0
         for shard in plain:
