@@ -24,6 +24,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from fsqdo.errors import FencedError, TaskError
+from fsqdo.ids import shard_of
 from fsqdo.names import PackName, TaskName, moved_by_hand, parse_marker, parse_task
 from fsqdo.packs import lines_of, open_pack
 from fsqdo.store import Entry, Store
@@ -125,6 +126,11 @@ class Claimer:
     def ready(self) -> bool:
         """Whether the next claim can be tried without a listing."""
         return bool(self._names) and time.monotonic() - self._looked <= LOOK_S
+
+    @property
+    def shard(self) -> int | None:
+        """The shard of the task to be claimed next, where that is known without a listing."""
+        return shard_of(self._names[-1][1].id) if self._names else None
 
     @property
     def plenty(self) -> bool:

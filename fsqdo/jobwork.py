@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from fsqdo.journal import journal_path
+from fsqdo import journal
 from fsqdo.names import WORKER_FILE, parse_task
 from fsqdo.store import Store
 
@@ -38,13 +38,11 @@ def work(store: Store, count: bool = True) -> dict[str, Work]:
         job = _note_worker(found, holder.rpartition("/")[2], store.read(f"{holder}/{WORKER_FILE}") or b"")
         if job is not None and count:
             job.running += sum(parse_task(name) is not None for name in store.ls(holder) or ())
-    for name in store.names("outcomes"):
-        worker = name.removesuffix(".jsonl")
-        if worker != name:
-            head = store.read_slice(f"outcomes/{name}", 0, _HEAD_BYTES)
-            job = _note_worker(found, worker, head.partition(b"\n")[0])
-            if job is not None and count:
-                _count(store, worker, job)
+    for worker in journal.workers(store):
+        head = journal.piece(store, worker, 0, _HEAD_BYTES)
+        job = _note_worker(found, worker, head.partition(b"\n")[0])
+        if job is not None and count:
+            _count(store, worker, job)
     return found
 
 
@@ -63,8 +61,8 @@ def _note_worker(found: dict[str, Work], worker: str, text: bytes) -> Work | Non
 
 def _count(store: Store, worker: str, job: Work) -> None:
     """Add the outcomes of a journal; a million lines take about a second."""
-    path, at, rest = journal_path(worker), 0, b""
-    while chunk := store.read_slice(path, at, at + _CHUNK_BYTES):
+    at, rest = 0, b""
+    while chunk := journal.piece(store, worker, at, at + _CHUNK_BYTES):
         at += len(chunk)
         whole, newline, tail = (rest + chunk).rpartition(b"\n")
         rest = tail if newline else rest + chunk

@@ -2,6 +2,7 @@
 
 An outcome stands in the journal before its task moves, under the task's full name with its counters, together with the place
 the task goes to. So whoever finds the task still in a dead worker's directory completes the move and never runs it again.
+Journals and logs of workers that have ended may have been put together (`merged`); what reads them here finds both.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fsqdo.errors import StorageError
+from fsqdo import merged
+from fsqdo.errors import StorageError, TaskError
 from fsqdo.names import TaskName, parse_task, shard_name
 from fsqdo.store import Appender, Store
 from fsqdo.task import Definition, Outcome
@@ -22,6 +24,7 @@ _STARTED = re.compile(rb'\{"name":"[^"]*","outcome":"started"')
 _TAIL_BYTES = 4096
 _TAIL_LINES = 30
 _SAMPLED = 16
+_ALL = 1 << 62
 SAMPLE_BYTES = 1 << 16
 
 
@@ -74,9 +77,41 @@ class Journal:
         self._file.close()
 
 
+def lines(store: Store, worker: str) -> Iterator[bytes]:
+    """Yield the lines of a worker's journal, oldest first, wherever it is."""
+    there = False
+    for line in store.read_lines(journal_path(worker)):
+        there = True
+        yield line
+    if not there:
+        yield from _lines_in(merged.read_journal(store, worker, 0, _ALL))
+
+
+def _lines_back(store: Store, worker: str) -> Iterator[bytes]:
+    """The same, newest first."""
+    there = False
+    for line in store.read_lines_back(journal_path(worker)):
+        there = True
+        yield line
+    if not there:
+        yield from reversed(_lines_in(merged.read_journal(store, worker, 0, _ALL)))
+
+
+def _lines_in(content: bytes) -> list[bytes]:
+    return content.split(b"\n")[:-1]
+
+
+def piece(store: Store, worker: str, first: int, end: int) -> bytes:
+    """Bytes first..end of a worker's journal, wherever it is; what is missing of them is left out."""
+    data = store.read_slice(journal_path(worker), first, end)
+    if data or (first and store.size(journal_path(worker))):
+        return data
+    return merged.read_journal(store, worker, first, end)
+
+
 def read(store: Store, worker: str) -> Iterator[Outcome]:
     """Yield the outcomes in a worker's journal, oldest first; torn lines are passed over."""
-    for line in store.read_lines(journal_path(worker)):
+    for line in lines(store, worker):
         outcome = Outcome.from_json(line, worker)
         if outcome is not None:
             yield outcome
@@ -84,8 +119,11 @@ def read(store: Store, worker: str) -> Iterator[Outcome]:
 
 def tail(store: Store, worker: str, most_bytes: int = SAMPLE_BYTES) -> list[Outcome]:
     """The last outcomes in a worker's journal, as far as so many bytes hold them whole; without those that only began."""
-    lines = store.read_tail(journal_path(worker), most_bytes).split(b"\n")
-    ended = (line for line in lines if line.startswith(_KEY) and not _STARTED.match(line))
+    content = store.read_tail(journal_path(worker), most_bytes)
+    if not content and (one := merged.kept(store).get(worker, merged.NOTHING).journal) is not None:
+        size = one.end - one.first
+        content = merged.read_journal(store, worker, max(0, size - most_bytes), size)
+    ended = (line for line in content.split(b"\n") if line.startswith(_KEY) and not _STARTED.match(line))
     return [outcome for line in ended if (outcome := Outcome.from_json(line, worker)) is not None]
 
 
@@ -108,12 +146,18 @@ def lookup(store: Store, worker: str, wanted: Iterable[str]) -> dict[str, Outcom
 
 
 def last_lines(store: Store, worker: str, keys: set[bytes]) -> dict[bytes, bytes]:
-    """The last line that ended an attempt of each of these task names in a worker's journal, as it stands there."""
+    """The last line that ended an attempt of each of these task names in a worker's journal, as it stands there.
+
+    Read from its end, and only as far as needed: of what has ended just now that is little.
+    """
     found: dict[bytes, bytes] = {}
-    for line in store.read_lines(journal_path(worker)):
+    for line in _lines_back(store, worker):
         key = line[len(_KEY) : line.find(b'"', len(_KEY))]
-        if key in keys and line.startswith(_KEY) and not _STARTED.match(line) and Outcome.from_json(line) is not None:
-            found[key] = line
+        if key in keys and key not in found and line.startswith(_KEY) and not _STARTED.match(line):
+            if Outcome.from_json(line) is not None:
+                found[key] = line
+            if len(found) == len(keys):
+                break
     return found
 
 
@@ -122,7 +166,7 @@ def of_task(store: Store, task_id: int) -> list[Outcome]:
     prefix = _KEY + b"%09d" % task_id
     found: dict[tuple[str, str], Outcome] = {}
     for worker in workers(store):
-        for line in store.read_lines(journal_path(worker)):
+        for line in lines(store, worker):
             if line.startswith((prefix + b'"', prefix + b".")):
                 outcome = Outcome.from_json(line, worker)
                 if outcome is not None:
@@ -131,8 +175,9 @@ def of_task(store: Store, task_id: int) -> list[Outcome]:
 
 
 def workers(store: Store) -> list[str]:
-    """Names of all workers that have a journal."""
-    return [name.removesuffix(".jsonl") for name in store.names("outcomes") if name.endswith(".jsonl")]
+    """Names of all workers that have a journal, their own or in what was merged."""
+    own = {name.removesuffix(".jsonl") for name in store.ls("outcomes") or () if name.endswith(".jsonl")}
+    return sorted(own.union(worker for worker, its in merged.kept(store).items() if its.journal is not None))
 
 
 def log_path(worker: str, slot: int) -> str:
@@ -141,13 +186,39 @@ def log_path(worker: str, slot: int) -> str:
 
 
 def output(store: Store, outcome: Outcome) -> bytes:
-    """What an attempt wrote to stdout and stderr."""
+    """What an attempt wrote to stdout and stderr.
+
+    Raises
+    ------
+    TaskError
+        When somebody tidied it away.
+    """
     if outcome.log is None or outcome.worker is None:
         return b""
     slot, first, end = outcome.log
     if end < 0:
-        end = 1 << 62  # it runs, or its worker died
-    return store.read_slice(log_path(outcome.worker, slot), first, end)
+        end = _ALL  # it runs, or its worker died
+    data = store.read_slice(log_path(outcome.worker, slot), first, end)
+    if data or end == first:
+        return data
+    found = merged.read_log(store, outcome.worker, slot, first, end)
+    if found is None:
+        hint = "`fsqdo tidy --logs succeeded` removes what attempts wrote that succeeded"
+        raise TaskError(f"the log of {outcome.name} was tidied away", hint)
+    return found
+
+
+def log_place(store: Store, worker: str, slot: int, first: int, end: int) -> dict[str, Any]:
+    """Where the output of an attempt is: path, first and end byte; or a note that it was tidied away."""
+    path, size = log_path(worker, slot), None if end < 0 else end - first
+    log = merged.kept(store).get(worker, merged.NOTHING).logs.get(slot)
+    if log is None or size == 0 or store.size(path):
+        return {"path": path, "first": first, "end": end}
+    pieces = merged.part_of(log, first, log.size if end < 0 else end)
+    if pieces is None:
+        return {"note": "tidied away"}
+    at = pieces[0].at if pieces else 0
+    return {"path": f"{log.directory}/{merged.LOGS}", "first": at, "end": at + sum(p.end - p.first for p in pieces)}
 
 
 def story_path(to: str) -> str:

@@ -87,7 +87,7 @@ def read_worker(store: Store, worker: str, directory: str = "running") -> dict[s
     return said if isinstance(said, dict) else None
 
 
-def _boot_clock() -> float:
+def boot_clock() -> float:
     """Seconds since boot, on a clock that goes on while the machine sleeps and that nobody sets."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
@@ -136,7 +136,7 @@ class Observer:
     def unchanged_s(self, worker: str) -> float:
         """For how long this host has seen the heartbeat of a worker stay the same, in seconds; looks now, too."""
         beat = float(self._store.changed_ns(f"running/{worker}/{WORKER_FILE}") or 0)
-        now = _boot_clock()
+        now = boot_clock()
         before = self._seen.get(worker)
         if before is None or before[0] != beat or before[1] > now:
             self._seen[worker] = [beat, now]

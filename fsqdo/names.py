@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from typing import NamedTuple, TypeVar
 
 from fsqdo.errors import InputError, short
@@ -35,13 +36,23 @@ _OPENING = re.compile(r"(.+)@(-?[0-9]{1,9})(?:w([0-9]{1,18}))?(\.drop)?\Z")
 _COUNTER = re.compile(r"([rfipm])([0-9]{1,9})")
 _SHARD = re.compile(r"[0-9]{6,15}\Z")
 _PACKED_SHARD = re.compile(r"([0-9]{6,15})\.p([0-9]{1,9})(?:\.all\.([A-Za-z0-9]+)|\.n([0-9]{1,9})\.jsonl)?\Z")
+# For counting: whole directories at once, their names joined by slashes, which cannot be in them. There is but one way in which
+# a name can match, so one that does not costs no more.
+_ENTRIES = re.compile(
+    r"(?:[0-9]{9,18}(?:\.(?:[rfipm][0-9]{1,9})+)?(?:\.json|@(?!\.json/)[A-Za-z0-9_.-]+)/"
+    r"|[0-9]{9,18}-[0-9]{9,18}(?:[.@][^/]*)?\.pack/)*"
+)
+_MARKERS = re.compile(r"(?<![^/])([0-9]{9})-([0-9]{9})\.pack(?=/)")
+_COUNTS = re.compile(r"(?<![^/])[0-9]{6,15}\.p[0-9]{1,9}\.n([0-9]{1,9})\.jsonl(?=/)")
 _NEXT_ID = re.compile(r"([0-9]{9,18})\.([A-Za-z0-9]+)\Z")
 _PRIORITY = re.compile(r"(?:0|-?[1-9][0-9]{0,8})\Z")  # as it is written, so that a number has one directory
 _QUEUE_NAME = re.compile(r"\w[\w.+=,@%-]*\Z")
 _WORKER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+_MERGED = re.compile(r"([0-9]{6,9})\.([A-Za-z0-9]+)\Z")
 _LOAD = re.compile(r"([0-9]{9,18})-([0-9]{9,18})\Z")
 
 MAX_PRIORITY = 999_999_999
+_FEW = 16
 
 
 def _counter_text(r: int, f: int, i: int, priority: int | None) -> str:
@@ -223,6 +234,44 @@ def parse_entry(name: str) -> TaskName | PackName | None:
     return parse_task(name) if name.endswith(".json") else parse_marker(name)
 
 
+def size_of(files: Collection[str], spent: str = "") -> int:
+    """Number of tasks that the names of a directory stand for, as `parse_entry` reads them; but for the marker `spent`.
+
+    Where all are as they usually are, one expression sees so at once: a status is little more than its listings.
+    """
+    text = "/".join(files) + "/"
+    tasks = text.count(".json/")
+    if _ENTRIES.fullmatch(text) is not None and tasks + text.count(".pack/") == len(files):
+        markers = _ending_in_pack(text) if len(files) - tasks < _FEW else [file for file in files if file.endswith(".pack")]
+    else:
+        tasks = sum(parse_task(file) is not None for file in files if file.endswith(".json"))
+        markers = [file for file in files if file.endswith(".pack")]
+    plain = _MARKERS.findall("/".join(markers) + "/") if len(markers) >= _FEW else ()
+    if len(plain) == len(markers) and spent not in markers and all(first <= last for first, last in plain):
+        return tasks + sum(int(last) - int(first) + 1 for first, last in plain)
+    return tasks + sum(pack.size for file in markers if file != spent and (pack := parse_marker(file)) is not None)
+
+
+def _ending_in_pack(text: str) -> list[str]:
+    """Those of some names, each followed by a slash, that end in .pack: there are few."""
+    found, end = [], text.find(".pack/")
+    while end >= 0:
+        found.append(text[text.rfind("/", 0, end) + 1 : end + len(".pack")])
+        end = text.find(".pack/", end + 1)
+    return found
+
+
+def size_of_packed(files: Collection[str]) -> tuple[int, list[str]]:
+    """Number of tasks in the packed shards among the names of a final state; and the other names."""
+    packed = [file for file in files if file.endswith(".jsonl")]
+    counts = _COUNTS.findall("/".join(packed) + "/")
+    if len(counts) == len(packed):
+        return sum(map(int, counts)), [file for file in files if not file.endswith(".jsonl")]
+    known = [(file, parse_shard(file)) for file in files]
+    total = sum(parsed.tasks for _, parsed in known if parsed is not None and parsed.tasks is not None)
+    return total, [file for file, parsed in known if parsed is None or parsed.tasks is None]
+
+
 def shard_name(task_id: int) -> str:
     """Name of the shard directory of this id."""
     return f"{shard_of(task_id):06d}"
@@ -358,6 +407,17 @@ def parse_next_id(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def merged_name(round_: int, token: str) -> str:
+    """Name of a directory under `merged/`."""
+    return f"{round_:06d}.{token}"
+
+
+def parse_merged(name: str) -> tuple[int, str] | None:
+    """Read its number and token."""
+    match = _MERGED.match(name)
+    return (int(match[1]), match[2]) if match else None
+
+
 def new_token() -> str:
     """Eight hexadecimal digits that nobody else has."""
     return os.urandom(4).hex()  # as secrets does it, whose import costs more than a short command may
@@ -403,6 +463,11 @@ def trash_name(name: str) -> str:
 def is_trash(name: str) -> bool:
     """Whether this is a queue that is being removed."""
     return name.startswith(".trash.")
+
+
+def is_staged_queue(name: str) -> bool:
+    """Whether this is a queue that is being made."""
+    return name.startswith(".new.")
 
 
 def check_priority(priority: object) -> int:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fsqdo import journal
 from fsqdo.errors import TaskError
 from fsqdo.ids import SHARD_SIZE
 from fsqdo.mounts import is_local
-from fsqdo.names import ShardEntry, TaskName, all_file, is_all_file, new_token, parse_task
+from fsqdo.names import ShardEntry, TaskName, all_file, is_all_file, new_token, parse_shard, parse_task, size_of
 from fsqdo.packs import definition_from
 from fsqdo.store import Store
 from fsqdo.task import FINAL_STATES, State
@@ -65,8 +65,13 @@ class Packer:
             self._settle_s = 0.0 if is_local(self._store.directory) else SETTLE_S
         return self._settle_s
 
-    def run(self, most: int = BATCH) -> int:
+    def run(self, most: int = BATCH, seal: bool = True) -> int:
         """Do what can be done now for at most so many shards; returns the number of tasks packed.
+
+        Parameters
+        ----------
+        seal
+            Begin with more shards; without it only what was begun is brought to its end.
 
         Raises
         ------
@@ -85,7 +90,7 @@ class Packer:
                 finish(self._store, parsed)
             elif parsed.sealed:
                 sealed.append(parsed)
-            elif not parsed.is_file and parsed.shard not in self._left:
+            elif seal and not parsed.is_file and parsed.shard not in self._left:
                 plain.append(parsed.shard)
         next_id = self._store.next_id() if plain else 0
         for shard in plain:
@@ -97,6 +102,30 @@ class Packer:
         now = time.monotonic()
         ripe = [entry for entry in sealed if now - self._seen.setdefault(str(entry), now) >= self.settle_s]
         return self._pack(ripe[:most])
+
+    def run_on(self, shards: Iterable[int]) -> int:
+        """Pack such of these shards as have ended, and what this process saw sealed and has rested; the number of tasks packed.
+
+        Notes
+        -----
+        A listing for each shard, where it has not ended one or two more; for those that have, what `run` does.
+        """
+        wanted = [shard for shard in shards if shard not in self._left and self._looks_ended(shard)]
+        next_id = self._store.next_id() if wanted else 0
+        for shard in wanted:
+            self._seal(shard, next_id)
+        now = time.monotonic()
+        seen = [entry for name, at in self._seen.items() if now - at >= self.settle_s and (entry := parse_shard(name))]
+        return self._pack(seen[:BATCH]) if seen else 0
+
+    def _looks_ended(self, shard: int) -> bool:
+        """Whether as many tasks are in final states as the shard has ids; a shard that was packed before is left to `run`."""
+        missing = len(ids_of(shard))
+        for state in FINAL_STATES:
+            missing -= size_of(self._store.ls(f"{state.directory}/{shard:06d}") or ())
+            if missing <= 0:
+                return True
+        return False
 
     @property
     def resting(self) -> float:

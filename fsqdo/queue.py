@@ -426,6 +426,38 @@ class Queue:
                 total += parsed.tasks
         return total
 
+    def tidy(
+        self,
+        dry_run: bool = False,
+        logs: str | None = None,
+        wait: bool = True,
+        report: Callable[[str], None] = lambda text: None,
+    ) -> dict[str, int]:
+        """Finish what was left half done, remove litter, put together the journals and logs of workers that have ended.
+
+        Parameters
+        ----------
+        logs
+            "succeeded": remove what attempts wrote that succeeded.
+        wait, report
+            As of `pack`.
+
+        Returns
+        -------
+        dict
+            What was done (with `dry_run`: what would be), counted: the keys of `fsqdo.tidy.KINDS`.
+        """
+        from fsqdo.tidy import tidy
+
+        if logs not in (None, "succeeded"):
+            raise InputError(f"logs={logs!r} is not known", 'it is "succeeded", or not given')
+        recovered = self.recover(dry_run=dry_run)
+        if not dry_run:
+            self.promote()
+        done = tidy(self.store, dry_run, logs == "succeeded", wait, report)
+        done["workers"] = len(recovered)
+        return {kind: count for kind, count in done.items() if count}
+
     # ------------------------------------------------------------ the queue as a whole
     def pause(self, reason: str = "") -> None:
         """No more claims, by anybody, within about a second; what runs goes on. The reason is what `status` then shows."""

@@ -14,6 +14,7 @@ from fsqdo import requirements
 from fsqdo.claims import Claim
 from fsqdo.errors import StorageError
 from fsqdo.failures import Failures
+from fsqdo.ids import shard_of
 from fsqdo.member import Member
 from fsqdo.names import shard_name
 from fsqdo.policy import Attempt, decide, succeeded_path
@@ -63,6 +64,7 @@ class Recorder:
         self._failures = failures
         self._unsaved: list[_Unsaved] = []
         self._ended: list[tuple[int, bool]] = []
+        self._touched: set[int] = set()
         self.summary = summary
         self.missed = False
 
@@ -168,6 +170,12 @@ class Recorder:
         if outcome.outcome == "killed":
             self._store.unlink(f"{self._member.directory}/{outcome.name}.kill")
 
+    def left_shards(self, at: int | None, most: int) -> list[int]:
+        """Shards in which tasks of this worker ended, but for the one where it claims now (`at`); each is told once."""
+        found = [shard for shard in self._touched if shard != at][:most]
+        self._touched.difference_update(found)
+        return found
+
     def look(self) -> int:
         """Move on what waited for the tasks that have ended since the last look; returns how many names moved.
 
@@ -177,6 +185,7 @@ class Recorder:
         kill before it leaves the watchers to the pass.
         """
         ended = self._ended
+        self._touched.update(shard_of(task_id) for task_id, _ in ended)
         if len(ended) > _FEW:
             shards = set(self._store.ls("waiting") or ())
             ended = [pair for pair in ended if shard_name(pair[0]) in shards]

@@ -23,7 +23,7 @@ def show(store: Store, task: Task) -> dict[str, Any]:
         found["worker"] = entry.holder
     if entry.waits_for is not None:
         found["waits_for"] = entry.waits_for
-    found["attempts"] = [_attempt(outcome) for outcome in journal.of_task(store, task.id)]
+    found["attempts"] = [_attempt(store, outcome) for outcome in journal.of_task(store, task.id)]
     if found["attempts"] and "result" in found["attempts"][-1]:
         found["result"] = found["attempts"][-1]["result"]
     if task.state is State.FAILED:
@@ -34,10 +34,10 @@ def show(store: Store, task: Task) -> dict[str, Any]:
     return found
 
 
-def _attempt(outcome: Outcome) -> dict[str, Any]:
+def _attempt(store: Store, outcome: Outcome) -> dict[str, Any]:
     said = {key: value for key, value in outcome._asdict().items() if key != "to"}
     if outcome.log is not None and outcome.worker is not None:
-        said["log"] = {"path": journal.log_path(outcome.worker, outcome.log[0]), "first": outcome.log[1], "end": outcome.log[2]}
+        said["log"] = journal.log_place(store, outcome.worker, *outcome.log)
     return {key: value for key, value in said.items() if value is not None}
 
 

@@ -6,7 +6,7 @@ somebody long dead, the pass is done all the same, since every part of it can be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fsqdo import packs, requirements
@@ -51,21 +51,29 @@ class Passes:
             moved += requirements.promote(self._store)
             moved += sum(recovery.tasks for recovery in recover(self._store))
             if self._store.settings.pack:
-                moved += self._pack(shards)
+                moved += self._pack(lambda: self._packer.run(shards))
             return moved > 0
         finally:
             if lock is not False:
                 lock.release()
 
-    def _pack(self, shards: int) -> int:
+    def _pack(self, pack: Callable[[], int]) -> int:
         """Pack; no worker waits for room when this is all there is to do, and none claims less for it."""
         try:
-            return self._packer.run(shards)
+            return pack()
         except StorageError as error:
             if not error.full:
                 raise
             self._report(f"finished tasks are not packed now: {error}")
             return 0
+
+    def pack_left(self, shards: Iterable[int]) -> None:
+        """Pack such of these shards as have ended: this worker had tasks in them and has gone on to others.
+
+        Whoever ends the last task of a shard leaves it after that, so there is always one who finds it ended.
+        """
+        if self._store.settings.pack:
+            self._pack(lambda: self._packer.run_on(shards))
 
     @property
     def sharers(self) -> int:

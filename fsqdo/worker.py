@@ -42,6 +42,7 @@ from fsqdo.workeroptions import GRACE_S, Summary, WorkerOptions
 SCAN_S = 5.0
 SYNC_S = 5.0
 PASS_S = 120.0
+PACK_S = 1.0
 _FILL_S = 0.05
 _PAUSED_LOOK_S = 3.0
 _IDLE_FIRST_S = 0.1
@@ -144,6 +145,7 @@ class Worker:
         now = time.monotonic()
         self._next_scan = now + SCAN_S
         self._next_sync = now + SYNC_S
+        self._next_pack = now + PACK_S
         self._next_pass = now + PASS_S * random.uniform(0.5, 1.5)
         self._next_try = self._next_pause_look = self._idle_since = now
         if not self._started:
@@ -281,14 +283,23 @@ class Worker:
         if now >= self._next_sync:
             self._next_sync = now + SYNC_S
             self._guarded(self._member.journal.sync)
-        if now >= self._next_pass:
-            self._guarded(partial(self._passes.run, _PACKED_ON_THE_WAY))
-            self._next_pass = now + PASS_S * self._passes.sharers * random.uniform(0.75, 1.25)
+        self._keep_up(now)
         unwanted = now >= self._ahead_until or self._stopping or self._draining or self._paused
         if self._ahead and unwanted and not self._guarded(self._give_back_ahead):
             self._ahead_until = self._next_try
         if self._kept and (self._stopping or self._draining):
             self._guarded(self._give_back_kept)
+
+    def _keep_up(self, now: float) -> None:
+        """Pack the shards this worker has left, every second; the whole pass rarely."""
+        if now >= self._next_pack:
+            self._next_pack = now + PACK_S
+            left = self._recorder.left_shards(self._claimer.shard, _PACKED_ON_THE_WAY)
+            if left:
+                self._guarded(partial(self._passes.pack_left, left))
+        if now >= self._next_pass:
+            self._guarded(partial(self._passes.run, _PACKED_ON_THE_WAY))
+            self._next_pass = now + PASS_S * self._passes.sharers * random.uniform(0.75, 1.25)
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGUSR1 and self._deadline < NEVER:

@@ -28,6 +28,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import fsqdo
+from tests import big
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SLOTS = (1, 2, 4)
@@ -427,6 +428,50 @@ def _cpu_s(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
+# ---------------------------------------------------------------- large queues
+def _listing(directories: list[str]) -> Cost:
+    """What one plain listing of these takes."""
+    clock = Clock()
+    for directory in directories:
+        os.listdir(directory)
+    return clock.cost()
+
+
+def _started(bench: Bench, words: tuple[str, ...], directories: list[str]) -> Cost:
+    """What a status of an empty queue takes as a process, and one and a half listings of these directories on top."""
+    whole, listing = bench.run(*words), _listing(directories)
+    return Cost(whole.wall + 1.5 * listing.wall, whole.cpu + 1.5 * listing.cpu)
+
+
+def bench_status1m(bench: Bench) -> Iterator[Line]:
+    """`fsqdo status` of 1,000,000 tasks, as a process, against that of an empty queue; and against what is loose."""
+    empty, words = bench.queue().name, (*bench.program, "status")
+    for mix in (big.pending, big.half, big.done):
+        queue = mix(f"status-{mix.__name__}", MANY)
+        pairs = bench.turns(partial(bench.run, *words, empty), partial(bench.run, *words, queue.name), rounds=9)
+        yield _line(f"1m-{mix.__name__}", f"status of 1M, {mix.__name__} / of an empty queue", "ms", pairs, 1e3, 3.0)
+    queue = fsqdo.connect(f"status-{big.half.__name__}")
+    directories = big.loose_directories(queue)
+    floor = partial(_started, bench, (*words, empty), directories)
+    pairs = bench.turns(floor, partial(bench.run, *words, queue.name), rounds=9)
+    note = f"{len(directories)} directories"
+    yield _line("1m-list", "status of 1M, half / empty + 1.5 listings", "ms", pairs, 1e3, 1.0, note=note)
+
+
+def bench_list1000(bench: Bench) -> Iterator[Line]:
+    """`fsqdo list` over 1000 queues of 1000 tasks: under a second."""
+    first = bench.queue()
+    first.add_multiple(big.commands(1000))
+    root = bench.directory / "thousand"
+    for number in range(1000):
+        shutil.copytree(first.directory, root / f"q{number:04d}")
+    before, bench.env["FSQDO_DIR"] = bench.env["FSQDO_DIR"], str(root)
+    costs = [bench.run(*bench.program, "list") for _ in range(max(5, bench.rounds))]
+    bench.env["FSQDO_DIR"] = before
+    pairs = [(Cost(1.0, 1.0), cost) for cost in costs]
+    yield _line("list1000", "list of 1000 queues of 1000 tasks / 1 s", "ms", pairs, 1e3, 1.0)
+
+
 BENCHES = {
     "load": bench_load,
     "memory": bench_memory,
@@ -436,6 +481,8 @@ BENCHES = {
     "add": bench_add,
     "startup": bench_startup,
     "worker": bench_worker,
+    "status1m": bench_status1m,
+    "list1000": bench_list1000,
 }
 
 

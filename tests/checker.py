@@ -47,6 +47,8 @@ TOP = frozenset(
         "attic",
     ]
 )
+# What is not there from the beginning.
+MAYBE = frozenset({"merged", "trouble"})
 
 
 class Place(NamedTuple):
@@ -187,7 +189,7 @@ class _Reader:
                 raw = self.json(name)
                 if isinstance(raw, dict) and raw.get("format") != 1:
                     self.strange(f"{name} (format {raw.get('format')!r})")
-            elif name not in TOP or not self.is_dir(name):
+            elif name not in TOP | MAYBE or not self.is_dir(name):
                 self.strange(name)
         self.walk_next_id()
         self.walk_waiting("waiting", "")
@@ -198,6 +200,7 @@ class _Reader:
                 self.walk_shard(state, name)
         self.walk_loads()
         self.walk_outcomes()
+        self.walk_merged()
 
     def walk_next_id(self) -> None:
         for name in self.ls("next-id"):
@@ -405,13 +408,43 @@ class _Reader:
             if worker == name or not WORKER.fullmatch(worker):
                 self.strange(f"outcomes/{name}")
                 continue
-            for line in self.content(f"outcomes/{name}").split(b"\n"):
-                try:
-                    raw = json.loads(line)
-                except ValueError:  # torn by a full disk or a kill: readers pass over it
-                    continue
-                if isinstance(raw, dict) and "name" in raw:  # the first line says who the worker is
-                    self.report.outcomes.append((worker, raw))
+            self.read_journal(worker, self.content(f"outcomes/{name}"))
+
+    def read_journal(self, worker: str, content: bytes) -> None:
+        for line in content.split(b"\n"):
+            try:
+                raw = json.loads(line)
+            except ValueError:  # torn by a full disk or a kill: readers pass over it
+                continue
+            if isinstance(raw, dict) and "name" in raw:  # the first line says who the worker is
+                self.report.outcomes.append((worker, raw))
+
+    def walk_merged(self) -> None:
+        """Journals and logs that were put together: of each worker the longest copy counts, unless its own file is there."""
+        own = set(self.ls("outcomes"))
+        best: dict[str, tuple[tuple[int, str], bytes]] = {}
+        for name in self.ls("merged") if self.is_dir(f"{self.report.directory}/merged") else ():
+            path = f"merged/{name}"
+            files = set(self.ls(path))
+            if not re.fullmatch(r"\d{6,}\.[A-Za-z0-9]+", name) or files - {"index.json", "outcomes.jsonl", "tasks.log"}:
+                self.strange(path)
+            if "index.json" not in files:
+                continue  # it is being removed
+            index = self.json(f"{path}/index.json")
+            journals, logs = self.content(f"{path}/outcomes.jsonl"), self.content(f"{path}/tasks.log")
+            for worker, said in index["workers"].items() if isinstance(index, dict) else ():
+                if "journal" in said:
+                    first, end, size = said["journal"]
+                    if not 0 <= first < end <= len(journals) or not 0 <= end - first - size <= 1 or journals[end - 1] != 10:
+                        self.strange(f"{path} ({worker} is not in it)")
+                    best[worker] = max(best.get(worker, ((0, ""), b"")), ((size, name), journals[first:end]))
+                for log in said.get("logs", {}).values():
+                    for first, end, at in log["pieces"]:
+                        if not 0 <= first < end <= log["size"] or at + end - first > len(logs):
+                            self.strange(f"{path} (a log of {worker} is not in it)")
+        for worker, (_, content) in best.items():
+            if f"{worker}.jsonl" not in own:
+                self.read_journal(worker, content)
 
 
 def main(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import fsqdo
-from fsqdo import mounts, packing, unpacking
+from fsqdo import mounts, packing, unpacking, upkeep, worker
 from fsqdo.errors import FsqdoError, StorageError
 from fsqdo.holder import Holder
 from fsqdo.member import Member
@@ -96,6 +96,31 @@ def test_workers_pack_what_has_ended_and_say_nothing(root: Path) -> None:
     queue.do(func=lambda task: None)
     assert forms(queue) == ["000000.p.n999.jsonl", "000001"]
     sound(queue, 1100, succeeded=1100)
+
+
+def test_whoever_leaves_a_shard_packs_it_when_it_has_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PACK_S", 0.0)
+    monkeypatch.setattr(worker, "_FILL_S", 0.0)
+    monkeypatch.setattr(upkeep.Passes, "run", lambda self, shards=0: False)
+    queue = fsqdo.create("Q")
+    queue.add_multiple([0] * 2500)
+    queue.do(func=lambda task: None, max_tasks=1010)
+    assert forms(queue) == ["000000.p.n999.jsonl", "000001"]
+    queue.do(func=lambda task: None, max_tasks=1010)
+    assert forms(queue) == ["000000.p.n999.jsonl", "000001.p.n1000.jsonl", "000002"]
+    sound(queue, 2500, succeeded=2020, pending=480)
+
+
+def test_a_shard_that_others_are_in_is_left_to_them(root: Path) -> None:
+    queue = drained([0] * 1000)
+    queue.rerun(id=7)
+    passes = upkeep.Passes(queue.store)
+    queue.configure(pack=True)
+    passes.pack_left([0, 1, 5])
+    assert forms(queue) == ["000000", "000001"]
+    queue.do(func=lambda task: None, max_tasks=1)
+    passes.pack_left([0])
+    assert forms(queue) == ["000000.p.n999.jsonl", "000001"]
 
 
 def test_a_packed_line_holds_the_task_and_its_outcome(root: Path, small: None) -> None:

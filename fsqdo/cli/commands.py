@@ -37,6 +37,7 @@ SECTIONS = {
         "resume": ("queues", "Let workers claim tasks of a paused queue again."),
         "pack": ("pack", "Make one file of each thousand tasks that succeeded."),
         "unpack": ("pack", "Make files of packed tasks again, one each, for ls, cat and mv."),
+        "tidy": ("pack", "Remove litter, and put together what ended workers left."),
         "delete": ("queues", "Delete a queue with all its tasks."),
         "config": ("config", "Show the configuration, and where each value comes from."),
     },

@@ -1,11 +1,11 @@
-"""The commands that keep a large queue's tree small: `pack`, `unpack`."""
+"""The commands that keep a large queue's tree small: `pack`, `unpack`, `tidy`."""
 
 from __future__ import annotations
 
 import click
 
-from fsqdo.cli.options import IDS, command, queue_argument
-from fsqdo.cli.output import complain, counted
+from fsqdo.cli.options import IDS, command, json_option, queue_argument
+from fsqdo.cli.output import complain, counted, json_line, write_lines
 
 
 @command(
@@ -48,3 +48,28 @@ def unpack_command(queue: str, ids: object) -> None:
 
     unpacked = connect(queue).unpack(ids)
     print(f"{counted(unpacked, 'task')} unpacked")
+
+
+@command(
+    "tidy",
+    """
+fsqdo tidy Blat --dry-run
+fsqdo tidy Blat --logs succeeded
+""",
+)
+@queue_argument
+@click.option("--logs", type=click.Choice(["succeeded"]), help="Remove what attempts wrote that succeeded.")
+@click.option("--no-wait", is_flag=True, help="Do what can be done now; without it, it may wait for two minutes.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@json_option
+def tidy_command(queue: str, logs: str | None, no_wait: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove litter, and put together what ended workers left.
+
+    What killed processes left half done is finished or removed, and the journals and logs of workers that have ended become
+    a few files. No task is touched; all commands find outcomes and output as before, but for the output that --logs removes.
+    """
+    from fsqdo.queue import connect
+    from fsqdo.tidy import words
+
+    done = connect(queue).tidy(dry_run=dry_run, logs=logs, wait=not no_wait, report=complain)
+    write_lines([json_line(done)] if as_json else words(done, dry_run))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -345,7 +345,7 @@ class Store(Tree):
         counts = dict.fromkeys(State, 0)
         counts[State.PENDING] = sum(self._count_bundled(f"pending/{priority}") for priority in self.priorities())
         counts[State.WAITING] = sum(self._count_bundled(directory) for _, directory in self.watched())
-        counts[State.WAITING] += sum(size_of(self.ls(directory) or ()) for _, directory in self.delayed())
+        counts[State.WAITING] += sum(names.size_of(self.ls(directory) or ()) for _, directory in self.delayed())
         for directory in self.holders():
             self._count_held(directory, counts)
         for state in (State.SUCCEEDED, State.FAILED, State.KILLED):
@@ -354,10 +354,10 @@ class Store(Tree):
 
     def _count_bundled(self, directory: str) -> int:
         listed = self.ls(directory) or ()
-        total = size_of(listed)
-        for file in listed:
-            if not file.endswith((".pack", ".json")) and names.parse_bundle(file) is not None:
-                total += size_of(self.ls(f"{directory}/{file}") or (), spent=f"{file}.pack")
+        total = names.size_of(listed)
+        for file in [file for file in listed if not file.endswith((".pack", ".json"))]:
+            if names.parse_bundle(file) is not None:
+                total += names.size_of(self.ls(f"{directory}/{file}") or (), spent=f"{file}.pack")
         return total
 
     def _count_held(self, directory: str, counts: dict[State, int]) -> None:
@@ -372,12 +372,14 @@ class Store(Tree):
                 counts[State.SUCCEEDED] += sum(1 for _ in self._unpacking(directory, file, None))
 
     def _count_final(self, state: State) -> int:
-        total = 0
-        for parsed, file in self.shards(state):
-            if parsed.tasks is not None:
-                total += parsed.tasks
-            elif parsed.token is None:
-                total += size_of(self.ls(f"{state.directory}/{file}") or ())
+        listed = self.ls(state.directory) or ()
+        total, rest = names.size_of_packed(listed)
+        for file in rest:
+            parsed = names.parse_shard(file)
+            if parsed is None:
+                continue
+            if parsed.token is None:
+                total += names.size_of(self.ls(f"{state.directory}/{file}") or ())
             else:
                 total += sum(entry.name.size for entry in self._shard(state, parsed, file, None, set()))
         return total
@@ -411,25 +413,6 @@ class Store(Tree):
                 lines = (self.read(f"loads/{names.load_name(first, last)}/{name}.jsonl") or b"").split(b"\n")
                 return low, high, lines[:-1]
         return None
-
-
-def size_of(files: Iterable[str], spent: str = "") -> int:
-    """Number of tasks that these names stand for, as `names.parse_entry` reads them; but for the marker `spent`.
-
-    The names of one directory differ in their ids and share the rest: that is read once.
-    """
-    total = 0
-    known: dict[str, int] = {}
-    for file in files:
-        rest = file[9:]
-        size = known.get(rest)
-        if size is None or not (file[:9].isdigit() and file.isascii()):
-            name = names.parse_entry(file)
-            size = 0 if name is None or file == spent else name.size
-            if isinstance(name, TaskName) and not rest[0].isdigit():
-                known[rest] = 1
-        total += size
-    return total
 
 
 def create(directory: str, settings: Settings) -> Store:

@@ -26,6 +26,8 @@ _CHUNK = 1 << 20
 _MANY = 16
 _SYNCERS = 8
 _FIRST = 8192
+_BACK = 1 << 16
+_FILE_END = 1 << 62
 _READ = os.O_RDONLY | os.O_CLOEXEC
 
 
@@ -110,21 +112,61 @@ class Tree:
                 _close_quietly(fd)
         return None
 
-    def read_lines(self, relative: str) -> Iterator[bytes]:
+    def read_lines(self, relative: str, first: int = 0, end: int = _FILE_END) -> Iterator[bytes]:
         """Yield the complete lines of a file as they are read, without their newline; a missing file has none.
 
         A last line without a newline is torn and left out.
+
+        Parameters
+        ----------
+        first, end
+            Only the lines within these bytes.
         """
         path = self.path(relative)
         fd = self._open_there(relative)
         if fd is None:
             return
         try:
-            rest = b""
-            while chunk := fs.read(fd, _CHUNK):
+            rest, at = b"", first
+            if first:
+                os.lseek(fd, first, os.SEEK_SET)
+            while chunk := fs.read(fd, min(_CHUNK, end - at)):
+                at += len(chunk)
                 lines = (rest + chunk).split(b"\n")
                 rest = lines.pop()
                 yield from lines
+        except OSError as error:
+            raise StorageError(error, "read", path) from None
+        finally:
+            _close_quietly(fd)
+
+    def read_lines_back(self, relative: str, first: int = 0, end: int = _FILE_END) -> Iterator[bytes]:
+        """Yield what `read_lines` does, the last line first: who looks for late lines of a long file reads little of it."""
+        path = self.path(relative)
+        fd = self._open_there(relative)
+        if fd is None:
+            return
+        try:
+            at = min(end, os.lseek(fd, 0, os.SEEK_END))
+            rest, size, torn = b"", _BACK, True
+            while at > first:
+                low = max(first, at - size)
+                os.lseek(fd, low, os.SEEK_SET)
+                piece = b""
+                while len(piece) < at - low and (more := fs.read(fd, at - low - len(piece))):
+                    piece += more
+                lines = (piece + rest).split(b"\n")
+                at, size, rest = low, min(4 * size, _CHUNK), lines[0]
+                if torn:  # what stands after the last newline
+                    if len(lines) == 1:
+                        continue
+                    lines.pop()
+                    torn = False
+                    if len(lines) == 1:
+                        continue
+                yield from reversed(lines[1:])
+            if not torn:
+                yield rest
         except OSError as error:
             raise StorageError(error, "read", path) from None
         finally:
