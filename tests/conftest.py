@@ -7,10 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fsqdo.member import Member
 from fsqdo.settings import Settings
 from fsqdo.store import Store, create
 from fsqdo.store.system import System, fs
@@ -45,6 +47,22 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FSQDO_DIR", str(tmp_path / "queues"))
     yield
     fs.__dict__.clear()
+
+
+@pytest.fixture(autouse=True)
+def _hearts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The heartbeats of workers that a test leaves behind end with it: the fault suite forks, and waits for them before."""
+    begun: list[Member] = []
+    join = Member.__init__
+
+    def noted(self: Member, *args: Any, **more: Any) -> None:
+        join(self, *args, **more)
+        begun.append(self)
+
+    monkeypatch.setattr(Member, "__init__", noted)
+    yield
+    for member in begun:
+        member._ended.set()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 import fsqdo
 from fsqdo import mounts, packing, unpacking, upkeep, worker
 from fsqdo.errors import FsqdoError, StorageError
-from fsqdo.holder import Holder
 from fsqdo.member import Member
 from fsqdo.names import ShardEntry
 from fsqdo.recovery import recover
@@ -34,22 +33,6 @@ SMALL = range(1, 7)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first shard has ended when its first six ids have."""
     monkeypatch.setattr(packing, "ids_of", lambda shard: SMALL if shard == 0 else range(shard * 1000, shard * 1000 + 1000))
-
-
-@pytest.fixture(autouse=True)
-def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whoever became a worker to unpack ends with the test: its heartbeat would be there when the next one forks."""
-    holders: list[Holder] = []
-    join = Holder._join
-
-    def noted(self: Holder) -> Member:
-        holders.append(self)
-        return join(self)
-
-    monkeypatch.setattr(Holder, "_join", noted)
-    yield
-    for holder in holders:
-        holder.close()
 
 
 def double(task: Any) -> Any:
