@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from fsqdo import requirements
 from fsqdo.errors import InputError, StorageError
+from fsqdo.finals import Finals
 from fsqdo.ids import IdSet
 from fsqdo.inputs import NewTask, split_names
 from fsqdo.names import TaskName, load_name, pending_dir, waiting_dir
@@ -67,7 +68,7 @@ def add_one(store: Store, task: object, options: Options) -> int:
     try:
         store.write(staged, definition.to_json().encode(), sync=True, make=True)
         if options.requires or options.after:
-            directory, hold = requirements.place(store, requirements.Finals(store), name, options)
+            directory, hold = requirements.place(store, Finals(store), name, options)
         else:
             directory, hold = pending_dir(options.priority, task_id), None
         store.move(staged, f"{directory}/{name.file}", private=True)
@@ -319,7 +320,7 @@ class _Writer:
         self._staging = staging
         self._ids = ids
         self._names = names
-        self._finals = requirements.Finals(store)
+        self._finals = Finals(store)
         self._directories: set[str] = set()
         self._packs: list[tuple[str, bytes]] = []
         self._head_text = ""

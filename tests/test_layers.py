@@ -30,6 +30,7 @@ ORDER = [
     "journal",
     "packs",
     "mounts",
+    "finals",
     "packing",
     "unpacking",
     "requirements",
