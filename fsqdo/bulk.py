@@ -104,13 +104,11 @@ class Selector:
         """Whether names tell who is meant, without a look into files."""
         return self.exit_code is None and self.match is None and self.older_than_s is None and not self.blocked
 
-    def fits(self, task: Task, blocked: set[str]) -> bool:
-        """Whether a task is meant."""
+    def fits(self, task: Task) -> bool:
+        """Whether a task is meant, as far as it tells itself."""
         if self.ids is not None and task.id not in self.ids:
             return False
         if self.match is not None and not self.match.search(task.definition.words()):
-            return False
-        if self.blocked and task.entry.path not in blocked:
             return False
         if self.exit_code is not None and (not task.state.final or task.exitcode != self.exit_code):
             return False
@@ -135,16 +133,21 @@ class Selection:
         self._states = [state for state in states if selector.states is None or state in selector.states]
         self._outcomes = Outcomes(store)
         self._blocked = {entry.path for entry in requirements.blocked(store)} if selector.blocked else set()
+        if selector.blocked:  # nothing else need be looked at
+            self._states = [state for state in self._states if state is State.WAITING and self._blocked]
 
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks one by one, read lazily. A file that cannot be read is a task with an `error`."""
         for state in self._states:
             for entry in self._store.entries(state, self._selector.ids):
-                yield from self._of(entry)
+                yield from self.at(entry)
 
-    def _of(self, entry: Entry) -> Iterator[Task]:
+    def at(self, entry: Entry) -> Iterator[Task]:
+        """Yield the tasks of one name that are meant."""
+        if self._selector.blocked and entry.path not in self._blocked:
+            return
         for task in self._all_of(entry):
-            if self._selector.fits(task, self._blocked):
+            if self._selector.fits(task):
                 yield task
 
     def _all_of(self, entry: Entry) -> Iterator[Task]:
@@ -207,7 +210,7 @@ class Selection:
     def _ids_of(self, entry: Entry) -> Iterable[int]:
         """The ids of one name that are meant."""
         if not self._selector.by_name_alone:
-            return (task.id for task in self._of(entry))
+            return (task.id for task in self.at(entry))
         ids = self._selector.ids
         return (i for i in range(entry.name.first, entry.name.last + 1) if ids is None or i in ids)
 
@@ -224,7 +227,7 @@ class Selection:
         elif self._selector.by_name_alone:
             if self._selector.ids is None or entry.name.id in self._selector.ids:
                 yield entry, 1
-        elif any(True for _ in self._of(entry)):
+        elif any(True for _ in self.at(entry)):
             yield entry, 1
 
     def _of_marker(

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from fsqdo.errors import FencedError, TaskError
 from fsqdo.names import PackName, TaskName, moved_by_hand, parse_marker, parse_task
 from fsqdo.packs import open_pack
-from fsqdo.store import Entry, Store
+from fsqdo.store import Entry, Store, bundles_among
 from fsqdo.task import State
 
 LOOK_S = 1.0
@@ -219,7 +219,7 @@ class Claimer:
         loose = _tasks_among(names)
         if self._enter(directory, loose, priority):  # somebody's mv
             return True
-        found = self._store.bundles(directory)
+        found = bundles_among(names)
         while found:
             pack, file = self._choose(found)
             found.remove((pack, file))

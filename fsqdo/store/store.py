@@ -14,13 +14,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from fsqdo import names
-from fsqdo.errors import FormatError, QueueExistsError, QueueNotFoundError, StorageError
+from fsqdo.errors import FormatError, QueueExistsError, QueueNotFoundError, StorageError, TaskError
 from fsqdo.ids import SHARD_SIZE, IdSet, bits_of, shard_of
 from fsqdo.names import PackName, TaskName, new_token
 from fsqdo.settings import Settings
 from fsqdo.store.system import fs
 from fsqdo.store.tree import Tree, is_shared, make_directory
-from fsqdo.task import State, utc_now
+from fsqdo.task import Definition, Options, State, utc_now
 
 _REASON_BYTES = 1000
 _NAME = b'{"name":"'
@@ -191,15 +191,6 @@ class Store(Tree):
         """The priorities there are directories of, highest first."""
         found = (names.parse_priority(name) for name in self.ls("pending") or ())
         return sorted((p for p in found if p is not None), reverse=True)
-
-    def bundles(self, directory: str) -> list[tuple[PackName, str]]:
-        """The bundles and unopened markers of a directory, as (name, file name), in the order of their first ids."""
-        found = []
-        for file in self.ls(directory) or ():
-            name = names.parse_marker(file) or names.parse_bundle(file)
-            if name is not None:
-                found.append((name, file))
-        return sorted(found)
 
     def _bundled(self, state: State, directory: str, ids: IdSet | None) -> Iterator[Entry]:
         """A directory with loose tasks, markers, and bundles of these."""
@@ -428,10 +419,27 @@ class Store(Tree):
         """Where a task is; None when it is nowhere (looked for three times, since tasks move during a look)."""
         ids = IdSet.of(task_id)
         for _ in range(3):
-            for state in State:
+            # All that waits is listed only where nothing else has it: it may be a hundred thousand directories.
+            for entry in self._waiting_as_loaded(task_id):
+                return entry
+            for state in (*(state for state in State if state is not State.WAITING), State.WAITING):
                 for entry in self.entries(state, ids):
                     return entry
         return None
+
+    def _waiting_as_loaded(self, task_id: int) -> Iterator[Entry]:
+        """Look for a loaded task where it would wait: under one of its own requirements, most likely a high one."""
+        try:
+            line = self.loaded_line(task_id)
+            options = Definition.from_json(line).options if line else Options()
+        except TaskError:
+            return
+        ids, wanted = IdSet.of(task_id), options.requires | options.after
+        for shard in sorted(self.ls("waiting") or (), reverse=True) if wanted else ():
+            if _is_number(shard) and wanted.meets(int(shard) * SHARD_SIZE, int(shard) * SHARD_SIZE + SHARD_SIZE - 1):
+                for requirement in sorted(self.ls(f"waiting/{shard}") or (), reverse=True):
+                    if _is_number(requirement) and int(requirement) in wanted:
+                        yield from self._bundled(State.WAITING, f"waiting/{shard}/{requirement}", ids)
 
     # ------------------------------------------------------------ loads
     def loads(self) -> list[tuple[int, int]]:
@@ -453,6 +461,12 @@ class Store(Tree):
                 lines = (self.read(f"loads/{names.load_name(first, last)}/{name}.jsonl") or b"").split(b"\n")
                 return low, high, lines[:-1]
         return None
+
+
+def bundles_among(files: Iterable[str]) -> list[tuple[PackName, str]]:
+    """The bundles and unopened markers among the names of a directory, as (name, file name), by their first ids."""
+    parsed = ((names.parse_marker(file) or names.parse_bundle(file), file) for file in files)
+    return sorted((name, file) for name, file in parsed if name is not None)
 
 
 def size_of(files: Iterable[str], spent: str = "") -> int:
