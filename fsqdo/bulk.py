@@ -132,20 +132,24 @@ class Selection:
         self._selector = selector
         self._states = [state for state in states if selector.states is None or state in selector.states]
         self._outcomes = Outcomes(store)
-        self._blocked = {entry.path for entry in requirements.blocked(store)} if selector.blocked else set()
-        if selector.blocked:  # nothing else need be looked at
-            self._states = [state for state in self._states if state is State.WAITING and self._blocked]
+        self._blocked = sorted(requirements.blocked(store), key=lambda entry: entry.name.first) if selector.blocked else []
+        if selector.blocked:
+            self._states = [state for state in self._states if state is State.WAITING]
 
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks one by one, read lazily. A file that cannot be read is a task with an `error`."""
         for state in self._states:
-            for entry in self._store.entries(state, self._selector.ids):
+            for entry in self._listed(state, self._selector.ids):
                 yield from self.at(entry)
+
+    def _listed(self, state: State, ids: IdSet | None) -> Iterable[Entry]:
+        """Names that may be meant; of blocked ones no others are looked at."""
+        if not self._selector.blocked:
+            return self._store.entries(state, ids)
+        return (entry for entry in self._blocked if ids is None or ids.meets(*entry.name.first_last))
 
     def at(self, entry: Entry) -> Iterator[Task]:
         """Yield the tasks of one name that are meant."""
-        if self._selector.blocked and entry.path not in self._blocked:
-            return
         for task in self._all_of(entry):
             if self._selector.fits(task):
                 yield task
@@ -176,7 +180,7 @@ class Selection:
             wanted = self._selector.ids
             for _ in range(_OPENING_LOOKS):
                 # Listed whole before the first move: what is moved could otherwise be met again on the way.
-                listed = [entry for entry in self._store.entries(state, wanted) if not in_packing(entry)]
+                listed = [entry for entry in self._listed(state, wanted) if not in_packing(entry)]
                 held = [] if open_pack is None else [entry for entry in listed if state in OPEN_STATES and _in_hands(entry)]
                 for entry in listed:
                     if entry not in held:
@@ -190,7 +194,7 @@ class Selection:
     def packed(self) -> Iterator[int]:
         """Yield the ids of the tasks that are meant and are packed, or being packed."""
         for state in self._states:
-            for entry in filter(in_packing, self._store.entries(state, self._selector.ids)):
+            for entry in filter(in_packing, self._listed(state, self._selector.ids)):
                 if any(True for _ in self._meant(entry, None, False)):
                     yield entry.name.first
 
@@ -199,7 +203,7 @@ class Selection:
         found: dict[int, int] = {}
         markers = []
         for state in self._states:
-            for entry in self._store.entries(state, self._selector.ids):
+            for entry in self._listed(state, self._selector.ids):
                 if isinstance(entry.name, PackName):
                     markers.append(entry)
                 for task_id in self._ids_of(entry):
