@@ -14,8 +14,9 @@ from datetime import datetime
 
 from fsqdo import requirements
 from fsqdo.errors import InputError, StorageError, TaskError, TaskNotFoundError
+from fsqdo.finals import Finals
 from fsqdo.holder import Holder, fresh_path
-from fsqdo.ids import IdSet, shard_of
+from fsqdo.ids import SHARD_SIZE, IdSet, ids_in
 from fsqdo.journal import story_path
 from fsqdo.names import PackName, TaskName, shard_name
 from fsqdo.packs import definition_of, definitions
@@ -103,13 +104,11 @@ class Selector:
         """Whether names tell who is meant, without a look into files."""
         return self.exit_code is None and self.match is None and self.older_than_s is None and not self.blocked
 
-    def fits(self, task: Task, blocked: set[str]) -> bool:
-        """Whether a task is meant."""
+    def fits(self, task: Task) -> bool:
+        """Whether a task is meant, as far as it tells itself."""
         if self.ids is not None and task.id not in self.ids:
             return False
         if self.match is not None and not self.match.search(task.definition.words()):
-            return False
-        if self.blocked and task.entry.path not in blocked:
             return False
         if self.exit_code is not None and (not task.state.final or task.exitcode != self.exit_code):
             return False
@@ -134,7 +133,9 @@ class Selection:
         self._states = [state for state in states if selector.states is None or state in selector.states]
         self._outcomes = Outcomes(store)
         self._lost: list[tuple[int, int]] = []
-        self._blocked = {entry.path for entry in requirements.blocked(store)} if selector.blocked else set()
+        self._blocked = sorted(requirements.blocked(store), key=lambda entry: entry.name.first) if selector.blocked else []
+        if selector.blocked:
+            self._states = [state for state in self._states if state is State.WAITING]
 
     def lost(self, entry: Entry) -> None:
         """Somebody else took this marker first: `entries` goes on with what comes of it."""
@@ -144,12 +145,19 @@ class Selection:
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks one by one, read lazily. A file that cannot be read is a task with an `error`."""
         for state in self._states:
-            for entry in self._store.entries(state, self._selector.ids):
-                yield from self._of(entry)
+            for entry in self._listed(state, self._selector.ids):
+                yield from self.at(entry)
 
-    def _of(self, entry: Entry) -> Iterator[Task]:
+    def _listed(self, state: State, ids: IdSet | None) -> Iterable[Entry]:
+        """Names that may be meant; of blocked ones no others are looked at."""
+        if not self._selector.blocked:
+            return self._store.entries(state, ids)
+        return (entry for entry in self._blocked if ids is None or ids.meets(*entry.name.first_last))
+
+    def at(self, entry: Entry) -> Iterator[Task]:
+        """Yield the tasks of one name that are meant."""
         for task in self._all_of(entry):
-            if self._selector.fits(task, self._blocked):
+            if self._selector.fits(task):
                 yield task
 
     def _all_of(self, entry: Entry) -> Iterator[Task]:
@@ -178,7 +186,7 @@ class Selection:
             wanted = self._selector.ids
             for _ in range(_OPENING_LOOKS):
                 # Listed whole before the first move: what is moved could otherwise be met again on the way.
-                listed = [entry for entry in self._store.entries(state, wanted) if not in_packing(entry)]
+                listed = [entry for entry in self._listed(state, wanted) if not in_packing(entry)]
                 held = [] if open_pack is None else [entry for entry in listed if state in OPEN_STATES and _in_hands(entry)]
                 for entry in listed:
                     if entry not in held:
@@ -193,9 +201,34 @@ class Selection:
     def packed(self) -> Iterator[int]:
         """Yield the ids of the tasks that are meant and are packed, or being packed."""
         for state in self._states:
-            for entry in filter(in_packing, self._store.entries(state, self._selector.ids)):
+            for entry in filter(in_packing, self._listed(state, self._selector.ids)):
                 if any(True for _ in self._meant(entry, None, False)):
                     yield entry.name.first
+
+    def chosen(self) -> tuple[dict[int, int], list[Entry]]:
+        """The ids that are meant, by shard as bits of one number; and the markers that hold some of them."""
+        found: dict[int, int] = {}
+        markers = []
+        for state in self._states:
+            for entry in self._listed(state, self._selector.ids):
+                if isinstance(entry.name, PackName):
+                    markers.append(entry)
+                for task_id in self._ids_of(entry):
+                    shard, bit = divmod(task_id, SHARD_SIZE)
+                    found[shard] = found.get(shard, 0) | 1 << bit
+        return found, markers
+
+    def _ids_of(self, entry: Entry) -> Iterable[int]:
+        """The ids of one name that are meant."""
+        if not self._selector.by_name_alone:
+            return (task.id for task in self.at(entry))
+        ids = self._selector.ids
+        return (i for i in range(entry.name.first, entry.name.last + 1) if ids is None or i in ids)
+
+    def of_markers(self, markers: list[Entry], open_pack: Callable[[Entry], list[Entry]]) -> Iterator[tuple[Entry, int]]:
+        """Open markers; what is meant of their tasks, as of `entries`."""
+        for entry in markers:
+            yield from self._of_marker(entry, open_pack, False)
 
     def _meant(
         self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool
@@ -205,17 +238,13 @@ class Selection:
         elif self._selector.by_name_alone:
             if self._selector.ids is None or entry.name.id in self._selector.ids:
                 yield entry, 1
-        elif any(True for _ in self._of(entry)):
+        elif any(True for _ in self.at(entry)):
             yield entry, 1
 
     def _of_marker(
         self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool
     ) -> Iterator[tuple[Entry, int]]:
-        if self._selector.by_name_alone:
-            ids = self._selector.ids
-            chosen = {i for i in range(entry.name.first, entry.name.last + 1) if ids is None or i in ids}
-        else:
-            chosen = {task.id for task in self._of(entry)}
+        chosen = set(self._ids_of(entry))
         if not chosen:
             return
         if open_pack is None or (whole and len(chosen) == entry.name.size):
@@ -272,44 +301,40 @@ class Bulk:
             wrong = [state for state in selector.states if state not in states]
             if wrong:
                 raise InputError(f"{wrong[0]} tasks cannot be reset", "only " + ", ".join(states) + " ones can")
-        chosen = list(self._chosen(selector, states, dry_run))
-        packed = self._packed(selector) if State.SUCCEEDED in states else {}
+        self._refuse_unknown_ids(selector)
+        selection = Selection(self._store, selector, states)
+        meant, markers = selection.chosen()
         if dry_run:
-            return sum(count for _, count in chosen) + sum(map(len, packed.values()))
-        by_shard: dict[int, list[tuple[Entry, int]]] = {shard: [] for shard in packed}
-        for entry, count in chosen:
-            by_shard.setdefault(shard_of(entry.name.first), []).append((entry, count))
-        still_to_move = IdSet([pair[0].name.first_last for pair in chosen] + [r for ids in packed.values() for r in ids.ranges])
+            return sum(bits.bit_count() for bits in meant.values())
         targets: set[int] = set()
         moved = 0
         try:
-            for shard, pairs in sorted(by_shard.items()):
-                if shard in packed:
-                    pairs += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed[shard])]
-                for entry, count in sorted(pairs, key=lambda pair: pair[0].name.first):
-                    moved += count * self._reset_one(entry, still_to_move, targets)
+            moved = self._reset_all(selection.of_markers(markers, self._open), meant, targets)
+            for shard, bits in sorted(meant.items()):
+                # A thousand at a time, so that a million cost no memory; the look at their shard is a new one.
+                ids = IdSet.of(ids_in(shard, bits))
+                part = Selection(self._store, Selector(ids=ids, states=selector.states), states)
+                found = list(part.entries(self._open))
+                if packed := IdSet.of(part.packed()):
+                    found += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed)]
+                moved += self._reset_all(found, meant, targets)
             requirements.look_again(self._store, targets)
         except StorageError as error:
             _say_how_many(error, moved)
             raise
         return moved
 
-    def _packed(self, selector: Selector) -> dict[int, IdSet]:
-        """The tasks that are meant of each shard that is packed, or being packed: they have to be unpacked before they move."""
-        selection = Selection(self._store, selector, (State.SUCCEEDED,))
-        found: dict[int, list[int]] = {}
-        for task_id in selection.packed():
-            found.setdefault(shard_of(task_id), []).append(task_id)
-        return {shard: IdSet.of(ids) for shard, ids in found.items()}
+    def _reset_all(self, found: Iterable[tuple[Entry, int]], rerun: dict[int, int], targets: set[int]) -> int:
+        finals = Finals(self._store)
+        in_order = sorted(found, key=lambda pair: pair[0].name.first)
+        return sum(count * self._reset_one(entry, finals, rerun, targets) for entry, count in in_order)
 
-    def _reset_one(self, entry: Entry, rerun: IdSet, targets: set[int]) -> bool:
+    def _reset_one(self, entry: Entry, finals: Finals, rerun: dict[int, int], targets: set[int]) -> bool:
         """One move, under a fresh name. What requires another that is reset, too, waits for that one anew."""
         options = self._options(entry)
         directory, hold = requirements.pending_place(entry.name, options), None
         if options.requires or options.after:
-            later = IdSet((first, last) for first, last in rerun.ranges if last > entry.name.first)
-            finals = requirements.Finals(self._store)
-            directory, hold = requirements.place(self._store, finals, entry.name, options, also_open=later)
+            directory, hold = requirements.place(self._store, finals, entry.name, options, also_open=rerun)
         if hold is not None:
             targets.add(hold)
         if not self._store.move(entry.path, fresh_path(entry, directory, renew=True)):

@@ -27,7 +27,7 @@ from fsqdo.errors import FencedError, TaskError
 from fsqdo.ids import shard_of
 from fsqdo.names import PackName, TaskName, moved_by_hand, parse_marker, parse_task
 from fsqdo.packs import lines_of, open_pack
-from fsqdo.store import Entry, Store
+from fsqdo.store import Entry, Store, bundles_among
 from fsqdo.task import State
 
 LOOK_S = 1.0
@@ -252,7 +252,7 @@ class Claimer:
         loose = _tasks_among(names)
         if self._enter(directory, loose, priority):  # somebody's mv
             return True
-        found = self._store.bundles(directory)
+        found = bundles_among(names)
         again = _LISTED_AGAIN if self._herd else 0
         while found:
             pack, file = self._choose(found)
@@ -264,7 +264,7 @@ class Claimer:
                 return True
             elif again:  # RACE: others take what was listed here, one after the other
                 again -= 1
-                found = self._store.bundles(directory)
+                found = bundles_among(self._store.ls(directory) or ())
         if not loose:
             self._store.remove_directory(directory)
         return False

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from fsqdo import packs
 from fsqdo.durations import Durations, expected_s
 from fsqdo.errors import TaskError
+from fsqdo.finals import Finals, Missing
 from fsqdo.liveness import Observer, read_worker
 from fsqdo.names import DRAIN, PackName, is_worker_name
-from fsqdo.requirements import Finals
 from fsqdo.resources import lacking, wants
 from fsqdo.rows import Task
 from fsqdo.store import Store
@@ -67,23 +67,23 @@ def _waiting(store: Store, task: Task) -> list[str]:
     options = task.definition.options
     finals = Finals(store)
     finish = store.settings.requires == "finish"
-    missing = [i for i in options.requires if not (finals.ended(i) if finish else finals.succeeded(i))]
-    unended = [i for i in options.after if not finals.ended(i)]
+    missing = finals.missing(options.requires, finish, _NAMED)
+    unended = finals.missing(options.after, True, _NAMED)
     why = []
-    if missing:
+    if missing.number:
         must = "end" if finish else "succeed"
-        why.append(f"it requires {len(missing)} of {len(options.requires)} tasks still to {must}: {_first(missing)}")
-    if unended:
-        why.append(f"{len(unended)} of the {len(options.after)} tasks it is to run after have not ended: {_first(unended)}")
-    failed = [] if finish else [i for i in missing if finals.ended(i)]
-    if failed:
-        why.append(f"blocked: {_first(failed)} failed or was killed; `fsqdo retry` or `rerun` those to go on")
+        why.append(f"it requires {missing.number} of {len(options.requires)} tasks still to {must}: {_first(missing)}")
+    if unended.number:
+        why.append(f"{unended.number} of the {len(options.after)} tasks it is to run after have not ended: {_first(unended)}")
+    lost = None if finish else finals.lost(options.requires, _NAMED)
+    if lost and lost.number:
+        why.append(f"blocked: {_first(lost)} failed or was killed; `fsqdo retry` or `rerun` those to go on")
     return why or ["what it waited for has ended: the next pass of a worker moves it, or `fsqdo promote`"]
 
 
-def _first(ids: list[int]) -> str:
-    named = ", ".join(map(str, ids[:_NAMED]))
-    return f"{named}, …" if len(ids) > _NAMED else named
+def _first(ids: Missing) -> str:
+    named = ", ".join(map(str, ids.first))
+    return f"{named}, …" if ids.number > len(ids.first) else named
 
 
 # ---------------------------------------------------------------- pending

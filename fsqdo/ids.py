@@ -22,6 +22,20 @@ def shard_of(task_id: int) -> int:
     return task_id // SHARD_SIZE
 
 
+def bits_of(shard: int, first: int, last: int) -> int:
+    """What of first..last lies in a shard, as bits of one number: bit k stands for the id `shard * 1000 + k`."""
+    low, high = max(first - shard * SHARD_SIZE, 0), min(last - shard * SHARD_SIZE, SHARD_SIZE - 1)
+    return ((1 << (high + 1)) - 1) & -(1 << low) if low <= high else 0
+
+
+def ids_in(shard: int, bits: int) -> Iterator[int]:
+    """Yield the ids that these bits of a shard stand for, in order."""
+    while bits:
+        lowest = bits & -bits
+        yield shard * SHARD_SIZE + lowest.bit_length() - 1
+        bits ^= lowest
+
+
 def is_range_text(text: str) -> bool:
     """Whether a word is an id or a range of ids, and so cannot be the name of a task."""
     return _RANGE.match(text.strip()) is not None
@@ -91,10 +105,14 @@ class IdSet:
             yield from range(first, last + 1)
 
     def __contains__(self, task_id: int) -> bool:
+        at = self._at(task_id)
+        return at >= 0 and task_id <= self.ranges[at][1]
+
+    def _at(self, task_id: int) -> int:
+        """Index of the last range that begins at or below an id; -1 when there is none."""
         if self._firsts is None:
             self._firsts = [first for first, _ in self.ranges]
-        at = bisect_right(self._firsts, task_id) - 1
-        return at >= 0 and task_id <= self.ranges[at][1]
+        return bisect_right(self._firsts, task_id) - 1
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, IdSet) and self.ranges == other.ranges
@@ -117,21 +135,29 @@ class IdSet:
 
     def covers(self, first: int, last: int) -> bool:
         """Whether all of first..last is in the set."""
-        return first in self and any(low <= first and last <= high for low, high in self.ranges)
+        at = self._at(first)
+        return at >= 0 and last <= self.ranges[at][1]
 
     def meets(self, first: int, last: int) -> bool:
         """Whether any of first..last is in the set."""
-        return any(low <= last and first <= high for low, high in self.ranges)
+        at = self._at(last)
+        return at >= 0 and first <= self.ranges[at][1]
 
-    def spans_down(self, below: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yield (first, last) pieces that lie in one shard each, from the highest down, only ids under `below`."""
-        for first, last in reversed(self.ranges):
+    def shards_down(self, below: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield (shard, bits as of `bits_of`) for every shard that holds ids under `below`, from the highest down."""
+        shard, bits = -1, 0
+        at = len(self.ranges) - 1 if below is None else self._at(below - 1)
+        for first, last in (self.ranges[i] for i in range(at, -1, -1)):
             if below is not None:
                 last = min(last, below - 1)
-            while last >= first:
-                low = max(first, last - last % SHARD_SIZE)
-                yield low, last
-                last = low - 1
+            for of in range(shard_of(last), shard_of(first) - 1, -1):
+                if of != shard:
+                    if bits:
+                        yield shard, bits
+                    shard, bits = of, 0
+                bits |= bits_of(of, first, last)
+        if bits:
+            yield shard, bits
 
 
 def _text_spans(text: str) -> Iterator[tuple[int, int]]:

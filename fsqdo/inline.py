@@ -107,6 +107,8 @@ class Calls:
         self.dry = False
         started = 0.0
         while started < until and self.started < most and not signals.got:
+            if not claimer.ready:
+                recorder.look()  # a claim would list, find nothing of what is freed here, and remove the empty directories
             claim = claimer.claim(judge)
             definition = self._definition
             if claim is None or definition is None:

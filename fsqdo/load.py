@@ -11,11 +11,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import zip_longest
 from typing import NamedTuple
 
 from fsqdo import requirements
 from fsqdo.errors import InputError, StorageError
+from fsqdo.finals import Finals
 from fsqdo.ids import IdSet
 from fsqdo.inputs import NewTask, split_names
 from fsqdo.names import TaskName, load_name, pending_dir, waiting_dir
@@ -68,7 +68,7 @@ def add_one(store: Store, task: object, options: Options) -> int:
     try:
         store.write(staged, definition.to_json().encode(), sync=True, make=True)
         if options.requires or options.after:
-            directory, hold = requirements.place(store, requirements.Finals(store), name, options)
+            directory, hold = requirements.place(store, Finals(store), name, options)
         else:
             directory, hold = pending_dir(options.priority, task_id), None
         store.move(staged, f"{directory}/{name.file}", private=True)
@@ -221,8 +221,9 @@ class _Spool:
             if isinstance(item, NewTask):
                 self._note_names(item, number)
             self.count += 1
-            buffer.append(line_prefix + text + end)
-            size += len(text)
+            line = line_prefix + text + end
+            buffer.append(line)
+            size += len(line)
             if size > _IN_MEMORY:
                 self._flush()
                 size = _IN_MEMORY - _BUFFERED  # what follows goes to the file in smaller pieces
@@ -336,9 +337,10 @@ class _Writer:
         self._staging = staging
         self._ids = ids
         self._names = names
-        self._finals = requirements.Finals(store)
+        self._finals = Finals(store)
         self._directories: set[str] = set()
         self._packs: list[tuple[str, bytes]] = []
+        self._packs_size = 0
         self._head_text = ""
         self._head: tuple[str, str, bool] = ("", "", False)
 
@@ -354,6 +356,7 @@ class _Writer:
     def _write_packs(self) -> None:
         self._store.write_files(self._packs)
         self._packs.clear()
+        self._packs_size = 0
 
     def _write_pack(self, low: int, high: int, lines: Iterator[str]) -> None:
         out: list[str] = []
@@ -368,11 +371,18 @@ class _Writer:
             out.append(f'{{"id":{task_id},"task":{body[:-1]}{middle}}}\n' if middle else f'{{"id":{task_id},"task":{body}\n')
         name = load_name(low, high)
         self._packs.append((f"{self._staging}/{name}.jsonl", "".join(out).encode()))
-        if len(self._packs) >= _PACKS_AT_ONCE:
+        self._packs_size += len(self._packs[-1][1])
+        if len(self._packs) >= _PACKS_AT_ONCE or self._packs_size > _IN_MEMORY:
             self._write_packs()
-        for run, following in zip_longest(runs, runs[1:]):
-            last = high if following is None else following.first - 1
-            self._stage(run._replace(last=last), name, out[run.first - low : last - low + 1])
+        ends = [following.first - 1 for following in runs[1:]] + [high]
+        runs = [run._replace(last=last) for run, last in zip(runs, ends, strict=True)]
+        waiting: dict[str, int] = {}
+        for run in runs:
+            if run.waits:
+                waiting[run.directory] = waiting.get(run.directory, 0) + run.last - run.first + 1
+        for run in runs:
+            bundled = not run.waits or waiting[run.directory] >= _WAITING_RUN
+            self._stage(run, name, bundled, out[run.first - low : run.last - low + 1])
 
     def _resolve(self, text: str) -> tuple[str, str, bool]:
         """Turn names into ids and find the place: (the JSON of the requirements, directory, whether it waits)."""
@@ -393,8 +403,8 @@ class _Writer:
     def _named(self, names: Iterable[str]) -> IdSet:
         return IdSet.of([self._ids[0] + self._names[name] for name in names])
 
-    def _stage(self, run: _Run, pack: str, lines: list[str]) -> None:
-        """Stage a run as a marker when that saves files, else as loose files."""
+    def _stage(self, run: _Run, pack: str, bundled: bool, lines: list[str]) -> None:
+        """Stage a run as a marker when that saves files, else as loose files; many of them in a directory of their own."""
         count = run.last - run.first + 1
         packed = count >= _WAITING_RUN if run.waits else count >= _PENDING_RUN and len(self._ids) > LOOSE_LOAD
         directory = f"publish/{run.directory}"
@@ -402,8 +412,8 @@ class _Writer:
             content = f"{load_name(self._ids[0], self._ids[-1])}/{pack}.jsonl\n"
             self._file(directory, f"{load_name(run.first, run.last)}.pack", content.encode())
             return
-        if not run.waits:
-            # One directory per priority, moved in one rename.
+        if bundled:
+            # One directory per priority or requirement, moved in one rename.
             directory = f"{directory}/{pack}"
         for task_id, line in enumerate(lines, run.first):
             self._file(directory, TaskName(task_id).file, line.encode())

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 
 from fsqdo import journal
 from fsqdo.errors import TaskError
+from fsqdo.finals import Finals
 from fsqdo.ids import SHARD_SIZE
 from fsqdo.mounts import is_local
 from fsqdo.names import ShardEntry, TaskName, all_file, is_all_file, new_token, parse_shard, parse_task, size_of
@@ -142,10 +143,8 @@ class Packer:
         names = [name for file in self._store.ls(f"{_TOP}/{shard:06d}") or () if (name := parse_task(file)) is not None]
         if len(names) < _WORTH:
             return None
-        ended = {name.id for name in names}
-        for state in FINAL_STATES if len(ended) < len(ids) else ():
-            ended |= self._store.ids_in(state, shard)
-        if len(ended) < len(ids):
+        whole = len({name.id for name in names}) == len(ids)
+        if not whole and Finals(self._store).met(shard, ended=True).bit_count() < len(ids):
             return None
         entry = ShardEntry(shard, new_round())
         if not self._store.move_directory(f"{_TOP}/{shard:06d}", f"{_TOP}/{entry}"):

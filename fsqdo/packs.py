@@ -251,18 +251,24 @@ def publish(store: Store, load: str, rolled_forward: bool = False) -> set[int]:
 
     Notes
     -----
-    What waits first, so that nothing finishes before its dependents are filed. One rename each; a kill leaves the rest under
-    `publish/`, which whoever sees it moves. Directories are removed as they become empty.
+    What waits first, so that nothing finishes before its dependents are filed. One rename each, or one for all that waits for
+    tasks of a shard (or for a task) for which nobody waited before; a kill leaves the rest under `publish/`, which whoever
+    sees it moves. Directories are removed as they become empty.
     """
     top = f"loads/{load}/publish"
     targets: set[int] = set()
     for shard in store.names(f"{top}/waiting"):
-        for requirement in store.names(f"{top}/waiting/{shard}"):
-            if not (requirement.isascii() and requirement.isdigit()):
-                continue  # not ours
-            targets.add(int(requirement))
-            _publish_directory(store, top, f"waiting/{shard}/{requirement}", rolled_forward)
-        store.remove_directory(f"{top}/waiting/{shard}")
+        directory = f"waiting/{shard}"
+        required = [name for name in store.names(f"{top}/{directory}") if name.isascii() and name.isdigit()]
+        targets.update(map(int, required))
+        # A file with two names is looked for one by one.
+        if not rolled_forward and store.move_directory(f"{top}/{directory}", directory):
+            continue
+        for requirement in required:
+            below = f"{directory}/{requirement}"
+            if rolled_forward or not store.move_directory(f"{top}/{below}", below):
+                _publish_directory(store, top, below, rolled_forward)
+        store.remove_directory(f"{top}/{directory}")
     for priority in store.names(f"{top}/pending"):
         _publish_directory(store, top, f"pending/{priority}", rolled_forward)
     for part in ("/waiting", "/pending", ""):

@@ -256,10 +256,15 @@ class Queue:
 
     def task(self, task_id: int) -> Task:
         """One task; TaskNotFoundError when there is none."""
-        found = self.tasks(limit=1, id=task_id) or self.tasks(limit=1, id=task_id)  # RACE: it may move during a look
-        if not found:
-            raise TaskNotFoundError(f"queue {self.name} has no task {task_id}", f"ids below {self.store.next_id()} were used")
-        return found[0]
+        from fsqdo.bulk import Selection, Selector
+
+        selector = Selector.of(id=task_id)
+        selection = Selection(self.store, selector, State)
+        for _ in range(2 if selector.ids else 0):  # RACE: it may move during a look
+            entry = self.store.find(selector.ids.lowest) if selector.ids else None
+            for task in selection.at(entry) if entry else ():
+                return task
+        raise TaskNotFoundError(f"queue {self.name} has no task {task_id}", f"ids below {self.store.next_id()} were used")
 
     def show(self, task_id: int) -> dict[str, Any]:
         """Everything known of a task: its row, where it is, what it waits for, its attempts, its story."""

@@ -7,6 +7,7 @@ and nothing new is claimed meanwhile. If the worker ends before, the task is sti
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from fsqdo.errors import StorageError
 from fsqdo.failures import Failures
 from fsqdo.ids import shard_of
 from fsqdo.member import Member
-from fsqdo.names import shard_name
+from fsqdo.names import shard_name, waiting_dir
 from fsqdo.policy import Attempt, decide, succeeded_path
 from fsqdo.recovery import ENDS, put_away
 from fsqdo.store import Store
@@ -24,6 +25,7 @@ from fsqdo.task import Definition, Options, Outcome, success_line, utc_text
 from fsqdo.workeroptions import Summary
 
 _FEW = 2
+_MANY = 20
 
 
 @dataclass
@@ -181,14 +183,23 @@ class Recorder:
 
         Notes
         -----
-        Moved first, looked afterwards, as always; for several at once one listing of `waiting/` tells most of them apart. A
-        kill before it leaves the watchers to the pass.
+        Moved first, looked afterwards, as always; for several at once one listing of `waiting/` tells most of them apart, for
+        many of one shard another one of that. A kill before it leaves the watchers to the pass.
         """
         ended = self._ended
         self._touched.update(shard_of(task_id) for task_id, _ in ended)
         if len(ended) > _FEW:
             shards = set(self._store.ls("waiting") or ())
             ended = [pair for pair in ended if shard_name(pair[0]) in shards]
+        if len(ended) > _MANY:
+            directories = [waiting_dir(task_id).rpartition("/") for task_id, _ in ended]
+            crowded = [above for above, n in Counter(above for above, _, _ in directories).items() if n > _MANY]
+            watched = {above: set(self._store.ls(above) or ()) for above in crowded}
+            ended = [
+                pair
+                for pair, (above, _, name) in zip(ended, directories, strict=True)
+                if above not in watched or name in watched[above]
+            ]
         moved = sum(requirements.ended(self._store, task_id, succeeded) for task_id, succeeded in ended)
         self._ended = []  # only now: what an error cut short is looked at again
         return moved

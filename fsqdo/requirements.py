@@ -11,45 +11,25 @@ of the two sees the other. The pass does the same for everything watched, and he
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
 from fsqdo.errors import TaskError
-from fsqdo.ids import IdSet, shard_of
+from fsqdo.finals import Finals
+from fsqdo.ids import IdSet
 from fsqdo.names import PackName, TaskName, moved_by_hand, parse_bundle, parse_entry, pending_dir, waiting_dir
 from fsqdo.packs import definition_of
 from fsqdo.settings import Settings
 from fsqdo.store import Entry, Store
-from fsqdo.task import FINAL_STATES, Options, State
+from fsqdo.task import Options, State
 
-
-class Finals:
-    """Which ids have ended, shard by shard, as listed when first asked.
-
-    An answer "not yet" can be false at once; "ended" is false only after a retry or rerun.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._seen: dict[tuple[State, int], set[int]] = {}
-
-    def ids(self, state: State, shard: int) -> set[int]:
-        """The ids of a shard in one final state."""
-        key = (state, shard)
-        if key not in self._seen:
-            self._seen[key] = self._store.ids_in(state, shard)
-        return self._seen[key]
-
-    def succeeded(self, task_id: int) -> bool:
-        """Whether a task has succeeded."""
-        return task_id in self.ids(State.SUCCEEDED, shard_of(task_id))
-
-    def ended(self, task_id: int) -> bool:
-        """Whether a task is in any final state."""
-        return any(task_id in self.ids(state, shard_of(task_id)) for state in FINAL_STATES)
+# Promoted at once: their options are kept in memory meanwhile.
+_AT_ONCE = 100
 
 
 def open_requirement(
-    store: Store, finals: Finals, options: Options, below: int | None = None, also_open: IdSet | None = None
+    store: Store, finals: Finals, options: Options, below: int | None = None, also_open: dict[int, int] | None = None
 ) -> int | None:
     """The highest id that a task still has to wait for; None when it may run.
 
@@ -58,20 +38,11 @@ def open_requirement(
     below
         Requirements from this id up count as met, whatever was rerun since.
     also_open
-        Ids that count as open whatever is listed: they are about to be rerun.
+        Ids that count as open whatever is listed, since they are about to be rerun: by shard, as bits of one number.
     """
-    met = finals.ended if store.settings.requires == "finish" else finals.succeeded
-    best = _highest_open(options.requires, met, below, also_open)
-    other = _highest_open(options.after, finals.ended, below, also_open)
+    best = finals.highest_open(options.requires, store.settings.requires == "finish", below, also_open)
+    other = finals.highest_open(options.after, True, below, also_open)
     return max((i for i in (best, other) if i is not None), default=None)
-
-
-def _highest_open(ids: IdSet, met: Callable[[int], bool], below: int | None, also_open: IdSet | None) -> int | None:
-    for low, high in ids.spans_down(below):
-        for task_id in range(high, low - 1, -1):
-            if not met(task_id) or (also_open is not None and task_id in also_open):
-                return task_id
-    return None
 
 
 def priority_of(name: TaskName | PackName, options: Options) -> int:
@@ -94,7 +65,7 @@ def returned_place(settings: Settings, name: TaskName, options: Options) -> str:
 
 
 def place(
-    store: Store, finals: Finals, name: TaskName | PackName, options: Options, also_open: IdSet | None = None
+    store: Store, finals: Finals, name: TaskName | PackName, options: Options, also_open: dict[int, int] | None = None
 ) -> tuple[str, int | None]:
     """Where a task belongs that is to run: (directory, the requirement it is filed under or None)."""
     hold = open_requirement(store, finals, options, also_open=also_open)
@@ -114,52 +85,80 @@ def ended(store: Store, task_id: int, succeeded: bool) -> int:
     if listed is None:
         return 0
     moved = 0
-    for file in sorted(listed):
-        name = parse_entry(file)
-        if name is not None:
-            moved += _promote(store, Entry(State.WAITING, directory, file, name), task_id, succeeded)
-        elif parse_bundle(file):
-            moved += _promote_bundle(store, f"{directory}/{file}", task_id, succeeded)
+    entries = _watchers(store, directory, listed)
+    while some := list(islice(entries, _AT_ONCE)):
+        moved += _promote(store, some, task_id, succeeded)
+    for file in listed:
+        if parse_bundle(file):
+            store.remove_directory(f"{directory}/{file}")
     store.remove_directory(directory)
     return moved
 
 
-def _promote_bundle(store: Store, bundle: str, task_id: int, succeeded: bool) -> int:
-    moved = 0
-    spent = bundle.rpartition("/")[2] + ".pack"
-    for file in store.names(bundle):
+def _watchers(store: Store, directory: str, listed: list[str]) -> Iterator[Entry]:
+    """What is filed under a requirement, each bundle listed when it is reached."""
+    for file in sorted(listed):
         name = parse_entry(file)
-        if file == spent:
-            store.unlink(f"{bundle}/{file}")
-        elif name is not None:
-            moved += _promote(store, Entry(State.WAITING, bundle, file, name), task_id, succeeded)
-    store.remove_directory(bundle)
-    return moved
+        if name is not None:
+            yield Entry(State.WAITING, directory, file, name)
+        elif parse_bundle(file):
+            bundle = f"{directory}/{file}"
+            for inside in store.names(bundle):
+                name = parse_entry(inside)
+                if inside == f"{file}.pack":
+                    store.unlink(f"{bundle}/{inside}")  # spent
+                elif name is not None:
+                    yield Entry(State.WAITING, bundle, inside, name)
 
 
-def _promote(store: Store, entry: Entry, task_id: int, succeeded: bool) -> int:
-    """Move one waiting name on from the requirement `task_id`, which has ended."""
+class _Leaving(NamedTuple):
+    """A waiting name on its way to what it requires next: all from the id `below` up counts as met."""
+
+    path: str
+    name: TaskName | PackName
+    options: Options
+    below: int
+
+
+def _leaving(store: Store, entry: Entry, task_id: int, succeeded: bool) -> _Leaving | None:
+    """What leaves the requirement `task_id`, which has ended; None when it stays, or somebody else moved it."""
     try:
         options = definition_of(store, entry).options
     except TaskError:
         if store.read(entry.path) is None:
-            return 0  # RACE: another promoter moved it between the listing and the look
+            return None  # RACE: another promoter moved it between the listing and the look
         options = Options()  # unreadable and in no load: let it be claimed, which files it under failed/ with its story
     if not succeeded and task_id in options.requires and store.settings.requires != "finish":
-        return 0
-    src, name, below = entry.path, entry.name, task_id
-    while True:
-        hold = open_requirement(store, Finals(store), options, below)
-        if hold is None:
-            return int(store.move(src, f"{pending_place(name, options)}/{name.file}"))
-        # A fresh name each time it is filed anew: it may have been under this requirement before.
-        name = moved_by_hand(name)
-        dst = f"{waiting_dir(hold)}/{name.file}"
-        if not store.move(src, dst):
-            return 0
-        if open_requirement(store, Finals(store), options, below) == hold:
-            return 1
-        src, below = dst, hold
+        return None
+    return _Leaving(entry.path, entry.name, options, task_id)
+
+
+def _promote(store: Store, entries: list[Entry], task_id: int, succeeded: bool) -> int:
+    """Move waiting names on from the requirement `task_id`, which has ended; returns how many moved.
+
+    All of them go by one look at what has ended. Where some are filed anew, a second look, made after that, shows whose next
+    requirement had ended meanwhile: these go on.
+    """
+    going = [left for entry in entries if (left := _leaving(store, entry, task_id, succeeded)) is not None]
+    finals = Finals(store)
+    moved = 0
+    while going:
+        filed = []
+        for path, name, options, below in going:
+            hold = open_requirement(store, finals, options, below)
+            if hold is None:
+                moved += store.move(path, f"{pending_place(name, options)}/{name.file}")
+                continue
+            # A fresh name each time it is filed anew: it may have been under this requirement before.
+            name = moved_by_hand(name)
+            anew = _Leaving(f"{waiting_dir(hold)}/{name.file}", name, options, hold)
+            if store.move(path, anew.path):
+                filed.append(anew)
+        if filed:
+            finals = Finals(store)
+        going = [left for left in filed if open_requirement(store, finals, left.options, left.below + 1) != left.below]
+        moved += len(filed) - len(going)
+    return moved
 
 
 def look_again(store: Store, requirements: Iterable[int]) -> int:
@@ -200,21 +199,23 @@ def release_delayed(store: Store) -> int:
     return moved
 
 
-def blocked(store: Store) -> list[Entry]:
-    """The waiting names that wait for a task that failed or was killed, or for one that is blocked itself."""
-    if store.settings.requires == "finish":
-        return []
+def blocked(store: Store) -> Iterator[Entry]:
+    """Yield the waiting names that wait for a task that failed or was killed, or for one that is blocked itself.
+
+    Notes
+    -----
+    Where nothing failed or was killed, two listings. Else those of `waiting/`, and of what is filed under each blocked task.
+    """
     finals = Finals(store)
-    under: dict[int, list[Entry]] = {}
-    for entry in store.entries(State.WAITING):
-        hold = entry.waits_for
-        if hold is not None:
-            under.setdefault(hold, []).append(entry)
-    found: list[Entry] = []
-    stack = [r for r in under if finals.ended(r) and not finals.succeeded(r)]
+    if store.settings.requires == "finish" or not any(map(finals.any, (State.FAILED, State.KILLED))):
+        return
+    under = {requirement for requirement, _ in store.watched()}
+    stack = [r for r in under if finals.lost(IdSet.of(r), 1).number]
+    under.difference_update(stack)
     while stack:
-        for entry in under.pop(stack.pop(), ()):
-            found.append(entry)
+        for entry in store.waiting_for(stack.pop()):
+            yield entry
             tasks = range(entry.name.first, entry.name.last + 1)
-            stack += [r for r in (tasks if len(tasks) < len(under) else list(under)) if r in under and r in tasks]
-    return found
+            found = [r for r in (tasks if len(tasks) < len(under) else list(under)) if r in under and r in tasks]
+            under.difference_update(found)
+            stack += found

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -44,6 +45,8 @@ LOOSE = 1000
 SHELL_COMMANDS = 1500
 CALLED = 3000
 ADDED = 150
+CHAINED = 2000
+FANNED = 100_000
 STARTS = 20
 
 
@@ -374,6 +377,83 @@ def bench_function(bench: Bench) -> Iterator[Line]:
     yield _line("function", "no-op function task, loose / two os.rename", "us a task", pairs, 1e6, 4.0)
 
 
+# ---------------------------------------------------------------- requirements
+def _drained(bench: Bench, queue: fsqdo.Queue, tasks: int) -> Cost:
+    """What a worker in this process takes for tasks that do nothing."""
+    bench.settle()
+    clock = Clock()
+    summary = queue.do(func=_nothing)
+    cost = clock.cost()
+    if summary.succeeded != tasks:
+        raise RuntimeError(f"{summary.succeeded} of {tasks} tasks succeeded")
+    return cost
+
+
+def _independent(bench: Bench) -> Cost:
+    queue = bench.queue()
+    for first in range(0, CHAINED, LOOSE):
+        queue.add_multiple(range(first, min(first + LOOSE, CHAINED)))
+    return _drained(bench, queue, CHAINED).per(CHAINED)
+
+
+def _chain(bench: Bench) -> Cost:
+    queue = bench.queue()
+    rows = ({"task": n, "name": f"n{n}", "requires": [f"n{n - 1}"][: min(n, 1)]} for n in range(CHAINED))
+    queue.loadfile(BytesIO(b"".join(json.dumps(row).encode() + b"\n" for row in rows)), json=True)
+    return _drained(bench, queue, CHAINED).per(CHAINED)
+
+
+def bench_chain(bench: Bench) -> Iterator[Line]:
+    """Tasks of which each requires the one before it, against as many that require nothing."""
+    pairs = bench.turns(partial(_independent, bench), partial(_chain, bench))
+    what = f"chain of {CHAINED:,} / independent loose tasks"
+    yield _line("chain", what, "us a task", pairs, 1e6, 5.0)
+
+
+def _raw_renames(bench: Bench) -> Cost:
+    """Seconds of a rename in a loop, of files in directories of a thousand."""
+    top, data = str(bench.fresh()), b"x" * FILE_BYTES
+    for shard in range(0, FANNED, LOOSE):
+        os.makedirs(f"{top}/a/{shard}")
+        os.makedirs(f"{top}/b/{shard}")
+        for number in range(shard, min(shard + LOOSE, FANNED)):
+            fd = os.open(f"{top}/a/{shard}/{number:09d}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            os.write(fd, data)
+            os.close(fd)
+    bench.settle()
+    names = [f"{number // LOOSE * LOOSE}/{number:09d}" for number in range(FANNED)]
+    clock = Clock()
+    for name in names:
+        os.rename(f"{top}/a/{name}", f"{top}/b/{name}")
+    return clock.cost().per(FANNED)
+
+
+def _fan_in(bench: Bench, required: bool) -> Cost:
+    """What the tasks take, without opening packs and packing: loose from the beginning and to the end."""
+    queue = bench.queue()
+    queue.configure(pack=False)
+    for first in range(0, FANNED, LOOSE):
+        queue.add_multiple(range(first, first + LOOSE))
+    if required:
+        queue.add("all", requires=range(1, FANNED + 1))
+    return _drained(bench, queue, FANNED + required).per(FANNED)
+
+
+def bench_fanin(bench: Bench) -> Iterator[Line]:
+    """What it costs tasks that one requires them all: against the same tasks without it, counted in renames."""
+    found = []
+    for _ in range(min(bench.rounds, 3)):
+        bench.settle()
+        rename = _raw_renames(bench)
+        without, required = _fan_in(bench, False), _fan_in(bench, True)
+        more = Cost(max(0.0, required.wall - without.wall), max(0.0, required.cpu - without.cpu))
+        found.append((rename, more, without))
+    what = f"one requires {FANNED:,}: cost for each of them / rename"
+    plain = median(cost.wall for _, _, cost in found) * 1e6
+    note = f"a task takes {plain:.0f} us without it"
+    yield _line("fanin", what, "us a task", [(a, b) for a, b, _ in found], 1e6, 3.0, note=note)
+
+
 # ---------------------------------------------------------------- starting
 def bench_startup(bench: Bench) -> Iterator[Line]:
     """CPU time of short commands, against an empty Python."""
@@ -479,6 +559,8 @@ BENCHES = {
     "shell": bench_shell,
     "function": bench_function,
     "add": bench_add,
+    "chain": bench_chain,
+    "fanin": bench_fanin,
     "startup": bench_startup,
     "worker": bench_worker,
     "status1m": bench_status1m,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsqdo.errors import InputError
-from fsqdo.ids import IdSet, is_range_text, shard_of
+from fsqdo.ids import IdSet, bits_of, ids_in, is_range_text, shard_of
 
 id_lists = st.lists(st.integers(0, 60) | st.integers(990, 1010) | st.integers(0, 10**12), max_size=40)
 
@@ -48,11 +48,17 @@ def test_union_meets_covers(one: list[int], other: list[int]) -> None:
 
 
 @given(id_lists, st.none() | st.integers(0, 1200))
-def test_spans_down(ids: list[int], below: int | None) -> None:
-    spans = list(IdSet.of(ids).spans_down(below))
-    found = [i for first, last in spans for i in range(last, first - 1, -1)]
-    assert found == sorted((i for i in set(ids) if below is None or i < below), reverse=True)
-    assert all(shard_of(first) == shard_of(last) for first, last in spans)
+def test_shards_down(ids: list[int], below: int | None) -> None:
+    pieces = list(IdSet.of(ids).shards_down(below))
+    assert [shard for shard, _ in pieces] == sorted({shard for shard, _ in pieces}, reverse=True)
+    found = [task_id for shard, bits in reversed(pieces) for task_id in ids_in(shard, bits)]
+    assert found == sorted(i for i in set(ids) if below is None or i < below)
+
+
+@given(st.integers(0, 3), st.integers(0, 3500), st.integers(0, 3500))
+def test_the_bits_of_a_shard(shard: int, first: int, last: int) -> None:
+    inside = [task_id for task_id in range(first, last + 1) if shard_of(task_id) == shard]
+    assert list(ids_in(shard, bits_of(shard, first, last))) == inside
 
 
 @given(id_lists)

@@ -31,6 +31,7 @@ ORDER = [
     "journal",
     "packs",
     "mounts",
+    "finals",
     "packing",
     "unpacking",
     "requirements",

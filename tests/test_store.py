@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fsqdo.errors import FormatError, FsqdoError, QueueExistsError, QueueNotFoundError, StorageError
-from fsqdo.ids import IdSet
+from fsqdo.finals import Finals
+from fsqdo.ids import IdSet, ids_in
 from fsqdo.inputs import NewTask
 from fsqdo.queue import Queue
 from fsqdo.settings import Settings
@@ -341,7 +342,7 @@ def test_foreign_files_everywhere_change_nothing(store: Store) -> None:
     assert list(store.delayed()) == [(1790000000, "waiting/until/1790000000")]
     for shard in (0, 7):
         for state in (State.SUCCEEDED, State.FAILED, State.KILLED):
-            assert store.ids_in(state, shard) == {i for i in EXPECTED[state] if i // 1000 == shard}
+            assert set(ids_in(shard, Finals(store).bits(state, shard))) == {i for i in EXPECTED[state] if i // 1000 == shard}
 
 
 def test_holder_and_requirement_of_entries(store: Store) -> None:
@@ -377,10 +378,10 @@ def test_packed_shards_in_every_form(store: Store) -> None:
     for task_id in wanted:
         entry = store.find(task_id)
         assert entry is not None and entry.state is State.SUCCEEDED
-        assert task_id in store.ids_in(State.SUCCEEDED, task_id // 1000)
+        assert Finals(store).succeeded(task_id)
     packed = store.find(2)
     assert packed is not None and packed.packed is not None and packed.name.r == 1
-    assert store.ids_in(State.SUCCEEDED, 1) == {1001, 1002, 1003}
+    assert list(ids_in(1, Finals(store).bits(State.SUCCEEDED, 1))) == [1001, 1002, 1003]
 
 
 def test_a_bad_line_of_a_packed_shard_does_not_hide_the_others(store: Store) -> None:

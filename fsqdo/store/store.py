@@ -9,20 +9,21 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 from fsqdo import names
-from fsqdo.errors import FormatError, QueueExistsError, QueueNotFoundError, StorageError
-from fsqdo.ids import IdSet, shard_of
+from fsqdo.errors import FormatError, QueueExistsError, QueueNotFoundError, StorageError, TaskError
+from fsqdo.ids import SHARD_SIZE, IdSet, bits_of, shard_of
 from fsqdo.names import PackName, TaskName, new_token
 from fsqdo.settings import Settings
 from fsqdo.store.system import fs
 from fsqdo.store.tree import Tree, is_shared, make_directory
-from fsqdo.task import State, utc_now
+from fsqdo.task import Definition, Options, State, utc_now
 
 _REASON_BYTES = 1000
+_NAME = b'{"name":"'
 
 
 class Entry(NamedTuple):
@@ -191,15 +192,6 @@ class Store(Tree):
         found = (names.parse_priority(name) for name in self.ls("pending") or ())
         return sorted((p for p in found if p is not None), reverse=True)
 
-    def bundles(self, directory: str) -> list[tuple[PackName, str]]:
-        """The bundles and unopened markers of a directory, as (name, file name), in the order of their first ids."""
-        found = []
-        for file in self.ls(directory) or ():
-            name = names.parse_marker(file) or names.parse_bundle(file)
-            if name is not None:
-                found.append((name, file))
-        return sorted(found)
-
     def _bundled(self, state: State, directory: str, ids: IdSet | None) -> Iterator[Entry]:
         """A directory with loose tasks, markers, and bundles of these."""
         found: list[tuple[int, str, TaskName | PackName]] = []
@@ -256,6 +248,10 @@ class Store(Tree):
             if _is_number(when) and when == str(int(when)):
                 yield int(when), f"waiting/until/{when}"
 
+    def waiting_for(self, requirement: int) -> Iterator[Entry]:
+        """Yield every name that is filed under a requirement."""
+        yield from self._bundled(State.WAITING, names.waiting_dir(requirement), None)
+
     def _waiting(self, ids: IdSet | None) -> Iterator[Entry]:
         for _, directory in self.watched():
             yield from self._bundled(State.WAITING, directory, ids)
@@ -265,8 +261,9 @@ class Store(Tree):
     def shards(self, state: State, shard: int | None = None) -> Iterator[tuple[names.ShardEntry, str]]:
         """Yield (parsed, name) of the shards of a final state, or of one shard in all its forms."""
         found = []
+        prefix = "" if shard is None else f"{shard:06d}"
         for file in self.ls(state.directory) or ():
-            parsed = names.parse_shard(file)
+            parsed = names.parse_shard(file) if file.startswith(prefix) else None
             if parsed is not None and (shard is None or parsed.shard == shard):
                 found.append((parsed, file))
         yield from sorted(found, key=lambda pair: (pair[0].shard, not pair[0].is_file, pair[1]))
@@ -274,7 +271,8 @@ class Store(Tree):
     def _final(self, state: State, ids: IdSet | None) -> Iterator[Entry]:
         hidden: set[str] = set()
         current = -1
-        for parsed, file in self.shards(state):
+        only = shard_of(ids.lowest) if ids and shard_of(ids.lowest) == shard_of(ids.highest) else None
+        for parsed, file in self.shards(state, only):
             if ids is not None and not ids.meets(parsed.shard * 1000, parsed.shard * 1000 + 999):
                 continue
             if parsed.shard != current:
@@ -306,33 +304,68 @@ class Store(Tree):
 
     def _packed(self, state: State, directory: str, file: str, ids: IdSet | None, hidden: set[str]) -> Iterator[Entry]:
         for line in self.read_lines(f"{directory}/{file}"):
-            try:
-                task_file = str(json.loads(line)["name"]) + ".json"
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
+            task_file = f"{_name_in(line)}.json"
             name = names.parse_task(task_file)
             if name is not None:
                 hidden.add(task_file)
                 if ids is None or name.id in ids:
                     yield Entry(state, directory, file, name, line)
 
-    def ids_in(self, state: State, shard: int) -> set[int]:
-        """The ids of one shard that are in a final state."""
-        found: set[int] = set()
-        first, last = max(1, shard * 1000), shard * 1000 + 999
-        for parsed, file in self.shards(state, shard) if self._has_packed_forms(state) else self._plain_shard(shard):
-            if parsed.tasks == last - first + 1:
-                return set(range(first, last + 1))  # its name says so
-            for entry in self._shard(state, parsed, file, None, set()):
-                found.update(range(entry.name.first, entry.name.last + 1))
+    def shard_files(self, state: State) -> dict[str, list[str]]:
+        """What lies in the directory of a final state, by shard: `{"000017": ["000017", "000017.p1.n9.jsonl"]}`."""
+        found: dict[str, list[str]] = {}
+        for file in self.ls(state.directory) or ():
+            found.setdefault(file.partition(".")[0], []).append(file)
         return found
 
-    def _has_packed_forms(self, state: State) -> bool:
-        return state is State.SUCCEEDED and any("." in name for name in self.ls(state.directory) or ())
+    def bits_in(self, state: State, shard: int, files: Iterable[str]) -> int | None:
+        """The ids of one shard that are in a final state, as bits of one number: bit k stands for the id `shard * 1000 + k`.
 
-    @staticmethod
-    def _plain_shard(shard: int) -> list[tuple[names.ShardEntry, str]]:
-        return [(names.ShardEntry(shard), f"{shard:06d}")]
+        Parameters
+        ----------
+        files
+            What `shard_files` has for the shard.
+
+        Returns
+        -------
+        int or None
+            None when one of the files has gone meanwhile: the shard was packed or unpacked, so list again.
+        """
+        whole = bits_of(shard, 1, (shard + 1) * SHARD_SIZE)
+        found = 0
+        for file in files:
+            parsed = names.parse_shard(file)
+            if parsed is None or parsed.shard != shard:
+                continue
+            if parsed.tasks == whole.bit_count():
+                return whole  # its name says so
+            directory = f"{state.directory}/{file}"
+            if parsed.is_file:
+                packed = self._packed_names(directory)
+                if not packed:
+                    return None
+                found |= bits_of_names(packed, shard)
+                continue
+            listed = self.ls(directory)
+            if listed is None:
+                return None
+            found |= bits_of_names(listed, shard)
+            if parsed.token:
+                # Hidden names are of tasks that the file holds, so both together are right, whatever is unlinked meanwhile.
+                found |= bits_of_names(self._packed_names(f"{directory}/{names.all_file(parsed.token)}"), shard)
+        return found
+
+    def _packed_names(self, path: str) -> list[str]:
+        """The names that a packed file holds, as of files; what is no task's among them says nothing."""
+        found = []
+        for line in self.read_lines(path):
+            end = line.find(b'"', len(_NAME))
+            name = line[len(_NAME) : end]
+            if line.startswith(_NAME) and line.endswith(b"}") and b"\\" not in name:  # as we write it
+                found.append(f"{name.decode(errors='replace')}.json")
+            else:
+                found.append(f"{_name_in(line)}.json")
+        return found
 
     def counts(self) -> dict[State, int]:
         """Number of tasks in each state, by names alone.
@@ -388,10 +421,27 @@ class Store(Tree):
         """Where a task is; None when it is nowhere (looked for three times, since tasks move during a look)."""
         ids = IdSet.of(task_id)
         for _ in range(3):
-            for state in State:
+            # All that waits is listed only where nothing else has it: it may be a hundred thousand directories.
+            for entry in self._waiting_as_loaded(task_id):
+                return entry
+            for state in (*(state for state in State if state is not State.WAITING), State.WAITING):
                 for entry in self.entries(state, ids):
                     return entry
         return None
+
+    def _waiting_as_loaded(self, task_id: int) -> Iterator[Entry]:
+        """Look for a loaded task where it would wait: under one of its own requirements, most likely a high one."""
+        try:
+            line = self.loaded_line(task_id)
+            options = Definition.from_json(line).options if line else Options()
+        except TaskError:
+            return
+        ids, wanted = IdSet.of(task_id), options.requires | options.after
+        for shard in sorted(self.ls("waiting") or (), reverse=True) if wanted else ():
+            if _is_number(shard) and wanted.meets(int(shard) * SHARD_SIZE, int(shard) * SHARD_SIZE + SHARD_SIZE - 1):
+                for requirement in sorted(self.ls(f"waiting/{shard}") or (), reverse=True):
+                    if _is_number(requirement) and int(requirement) in wanted:
+                        yield from self._bundled(State.WAITING, f"waiting/{shard}/{requirement}", ids)
 
     # ------------------------------------------------------------ loads
     def loads(self) -> list[tuple[int, int]]:
@@ -412,6 +462,41 @@ class Store(Tree):
                 name = names.load_name(low, high)
                 lines = (self.read(f"loads/{names.load_name(first, last)}/{name}.jsonl") or b"").split(b"\n")
                 return low, high, lines[:-1]
+        return None
+
+
+def bundles_among(files: Iterable[str]) -> list[tuple[PackName, str]]:
+    """The bundles and unopened markers among the names of a directory, as (name, file name), by their first ids."""
+    parsed = ((names.parse_marker(file) or names.parse_bundle(file), file) for file in files)
+    return sorted((name, file) for name, file in parsed if name is not None)
+
+
+def bits_of_names(files: Iterable[str], shard: int) -> int:
+    """The ids of a shard that these names stand for, as bits of one number; names are read as `size_of` does it."""
+    marks = bytearray(b"0" * SHARD_SIZE)
+    prefix = f"{shard:06d}"
+    width = len(prefix)
+    known: set[str] = set()
+    for file in files:
+        digits, rest = file[width : width + 3], file[width + 3 :]
+        if rest in known and digits.isdigit() and file.startswith(prefix) and file.isascii():
+            marks[-1 - int(digits)] = 49
+            continue
+        name = names.parse_entry(file)
+        if name is None or shard_of(name.first) > shard or shard_of(name.last) < shard:
+            continue
+        low, high = max(0, name.first - shard * SHARD_SIZE), min(SHARD_SIZE, name.last + 1 - shard * SHARD_SIZE)
+        marks[SHARD_SIZE - high : SHARD_SIZE - low] = b"1" * (high - low)
+        if isinstance(name, TaskName) and len(digits) == 3 and not rest[0].isdigit():
+            known.add(rest)
+    return int(marks, 2)
+
+
+def _name_in(line: bytes) -> str | None:
+    """The task's name in a line of a packed file; None when it cannot be read."""
+    try:
+        return str(json.loads(line)["name"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
