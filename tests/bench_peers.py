@@ -427,7 +427,7 @@ def thousand_workers(costs: Mapping[str, dict[str, float] | str], idle_per_s: fl
         "tasks of these lengths; and how long tasks must be for all of them not to ask more than a server of that rate "
         "answers. For fsqdo a task costs what one of a second costs, which is more than in a row of short ones, since before "
         "each claim a worker looks whether the queue is paused and whether something more urgent has come; and a worker asks "
-        f"{idle_per_s:.2g} times a second while its task runs (its heartbeat, its own directory).",
+        f"{idle_per_s:.2g} times a second while its task runs (it lists its own directory).",
         ["calls/s with tasks of", *map("{} s".format, TASK_LENGTHS_S), *map("server of {}/s".format, SERVERS_PER_S)],
         [_server_row(*row) for row in asked],
         ["* what the others ask while a task runs, or while they wait for one, is not in their figures"],

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from fsqdo import bench, floors
-from fsqdo.bench import Figure, Herd, Report
+from fsqdo import bench, figures, floors
 from fsqdo.cli.bench import text
 from fsqdo.errors import FsqdoError, InputError
+from fsqdo.figures import Figure, Herd, Report
 from tests.conftest import memory_dir
 
 CHECKOUT = Path(bench.__file__).resolve().parent.parent
@@ -202,13 +202,13 @@ def test_pairs_of_renames_use_no_name_twice(tmp_path: Path, monkeypatch: pytest.
 
 # ---------------------------------------------------------------- figures and words
 def test_the_figures_of_processes() -> None:
-    found = bench.herd([[10.0, 11.0, 12.0], [11.0, 14.0], []], wanted=6)
+    found = figures.herd([[10.0, 11.0, 12.0], [11.0, 14.0], []], wanted=6)
     assert found == Herd(3, 5, 1.0, 1e6, 3e6, 3e6, 3e6, cut_short=True)
 
 
 @pytest.mark.parametrize("instants", [[], [[]], [[1.0], [2.0]]])
 def test_too_few_to_tell(instants: list[list[float]]) -> None:
-    found = bench.herd(instants, wanted=10)
+    found = figures.herd(instants, wanted=10)
     assert found.per_s is None and found.median_us is None and found.cut_short
 
 
@@ -230,11 +230,11 @@ def report(**changes: object) -> Report:
     ],
 )
 def test_how_long_tasks_should_be(work: Herd, sentence: str) -> None:
-    assert bench.words(report(work=[work]))[0] == sentence
+    assert figures.words(report(work=[work]))[0] == sentence
 
 
 def said(found: Report, of: str) -> list[str]:
-    return [sentence for sentence in bench.words(found) if of in sentence]
+    return [sentence for sentence in figures.words(found) if of in sentence]
 
 
 def test_whether_fewer_workers_do_more() -> None:
@@ -276,19 +276,19 @@ def test_what_was_cut_short() -> None:
 @pytest.mark.parametrize(
     ("of", "value", "expected"),
     [
-        (bench.about, 912.3, "900"),
-        (bench.about, 1234.0, "1200"),
-        (bench.about, 0.0321, "0.032"),
-        (bench.about, 9999.0, "10000"),
-        (bench.about, 0.0, "0"),
-        (bench.rounded_up, 0.0702, 0.1),
-        (bench.rounded_up, 0.2, 0.2),
-        (bench.rounded_up, 6.0, 10.0),
-        (bench.rounded_up, 1001.0, 2000.0),
-        (bench.span, 3.94, "3.9 us"),
-        (bench.span, 2500.0, "2.5 ms"),
-        (bench.span, 100_000.0, "0.1 s"),
-        (bench.span, 7.2e9, "120 min"),
+        (figures.about, 912.3, "900"),
+        (figures.about, 1234.0, "1200"),
+        (figures.about, 0.0321, "0.032"),
+        (figures.about, 9999.0, "10000"),
+        (figures.about, 0.0, "0"),
+        (figures.rounded_up, 0.0702, 0.1),
+        (figures.rounded_up, 0.2, 0.2),
+        (figures.rounded_up, 6.0, 10.0),
+        (figures.rounded_up, 1001.0, 2000.0),
+        (figures.span, 3.94, "3.9 us"),
+        (figures.span, 2500.0, "2.5 ms"),
+        (figures.span, 100_000.0, "0.1 s"),
+        (figures.span, 7.2e9, "120 min"),
     ],
 )
 def test_numbers_as_one_says_them(of: Callable[[float], object], value: float, expected: object) -> None:

@@ -88,12 +88,13 @@ ORDER = [
     "explain",
     "queue",
     "floors",
+    "figures",
     "bench",
     "cli",
 ]
 # Changes files of its own beside the queues, to measure how long that takes; it knows nothing of queues.
 RAW = "floors"
-PURE = ("errors", "ids", "names", "template", "rules", "task", "settings", "walltime", "shapemodel", "shape")
+PURE = ("errors", "ids", "names", "template", "rules", "task", "settings", "walltime", "shapemodel", "shape", "figures")
 
 CHANGES = frozenset(
     [

@@ -7,9 +7,10 @@ import signal
 
 import click
 
-from fsqdo.bench import SECONDS, Figure, Herd, Report, measure, words
+from fsqdo.bench import SECONDS, measure
 from fsqdo.cli.options import DURATION, command, is_verbose, json_option
 from fsqdo.cli.output import aligned, counted, json_line, printable, say, write_lines
+from fsqdo.figures import Figure, Herd, Report, words
 
 
 @command(
