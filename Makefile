@@ -15,7 +15,11 @@ endif
 # Its name says with which Python: another PYTHON makes the environment anew.
 STAMP = $(VENV)/made-with-$(subst /,_,$(PYTHON))
 
-.PHONY: help demo test test-cluster lint format bench soak clean
+# With the queues that fsqdo is compared with.
+BENCH_VENV = .venv-bench
+BENCH_STAMP = $(BENCH_VENV)/made-with-$(subst /,_,$(PYTHON))
+
+.PHONY: help demo test test-cluster lint format bench bench-peers benchmarks soak clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +29,8 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make format  let ruff put the code into its form"
 	@echo "make bench   the speed, against what the file system and xargs do"
+	@echo "make bench-peers    the speed beside other queues, and system calls a task"
+	@echo "make benchmarks     both, into docs/benchmarks.md: a quarter of an hour"
 	@echo "make soak    stress for SOAK_SECONDS=$(SOAK_SECONDS)"
 	@echo "make clean   remove what these made"
 
@@ -51,12 +57,22 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(PY) -m tests.bench $(ARGS)
 
+bench-peers: $(BENCH_STAMP)
+	$(BENCH_VENV)/bin/python -m tests.bench_peers $(ARGS)
+
+benchmarks: $(BENCH_STAMP)
+	$(BENCH_VENV)/bin/python -m tests.benchmarks $(ARGS)
+
 soak: $(STAMP)
 	$(PY) -m tests.soak --seconds $(SOAK_SECONDS) $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BENCH_STAMP): setup.py
+	@.ci/environment "$(PYTHON)" $(BENCH_VENV) bench
+	@touch $@
 
 $(STAMP): setup.py
 	@.ci/environment "$(PYTHON)" $(VENV)

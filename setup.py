@@ -33,6 +33,8 @@ setup(
     entry_points={"console_scripts": ["fsqdo = fsqdo.cli:main"]},
     install_requires=["click>=8.1.7", "filelock>=3.16", "pyyaml>=6.0.1"],
     extras_require={
+        # What `make benchmarks` compares fsqdo with.
+        "bench": ["dirq>=1.8", "huey>=3", "hyperqueue>=0.20", "jug>=2.3", "persist-queue>=1.0"],
         "test": [
             # HTCondor's own parser of submit descriptions: wheels only; its test is skipped without them.
             "htcondor>=24; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.15'",

@@ -121,4 +121,5 @@ def test_the_methods_named_are_there() -> None:
     methods = re.findall(r"`(\w+)`", listed[1])
     assert [name for name in methods if not callable(getattr(Queue, name, None))] == []
     commands = {name.replace("-", "_") for name in COMMANDS}
-    assert commands - set(methods) == {"create", "list", "load", "config"}  # whose other names stand beside these, or have none
+    # Whose other names stand beside these, or that have none.
+    assert commands - set(methods) == {"create", "list", "load", "config", "bench"}

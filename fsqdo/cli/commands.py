@@ -39,6 +39,7 @@ SECTIONS = {
         "unpack": ("pack", "Make files of packed tasks again, one each, for ls, cat and mv."),
         "tidy": ("pack", "Remove litter, and put together what ended workers left."),
         "delete": ("queues", "Delete a queue with all its tasks."),
+        "bench": ("bench", "Measure a file system, and say what queues can do on it."),
         "config": ("config", "Show the configuration, and where each value comes from."),
     },
 }
