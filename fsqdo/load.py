@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fsqdo import requirements
 from fsqdo.errors import InputError, StorageError
 from fsqdo.finals import Finals
-from fsqdo.ids import IdSet
+from fsqdo.ids import SHARD_SIZE, IdSet, shard_of
 from fsqdo.inputs import NewTask, split_names
 from fsqdo.names import TaskName, load_name, pending_dir, waiting_dir
 from fsqdo.packs import PACK_SIZE, new_staging, publish
@@ -345,10 +345,16 @@ class _Writer:
         self._head: tuple[str, str, bool] = ("", "", False)
 
     def write(self, lines: Iterator[str]) -> None:
-        """Write packs of 1000 tasks, with their markers or loose files, all synced."""
+        """Write packs of up to 1000 tasks, with their markers or loose files, all synced."""
         ids = self._ids
-        for low in range(ids[0], ids[-1] + 1, PACK_SIZE):
-            self._write_pack(low, min(low + PACK_SIZE - 1, ids[-1]), lines)
+        low = ids[0]
+        while low in ids:
+            high = min(low + PACK_SIZE - 1, ids[-1])
+            if len(ids) > LOOSE_LOAD:
+                # Within a shard: who works off a pack has finished a shard, which is packed again at once.
+                high = min(high, shard_of(low) * SHARD_SIZE + SHARD_SIZE - 1)
+            self._write_pack(low, high, lines)
+            low = high + 1
         self._write_packs()
         for directory in sorted(self._directories, reverse=True):
             self._store.sync_directory(f"{self._staging}/{directory}")

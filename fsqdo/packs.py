@@ -25,7 +25,7 @@ from fsqdo.names import (
 from fsqdo.store import Entry, Store
 from fsqdo.task import Definition
 
-PACK_SIZE = 1000
+PACK_SIZE = 1000  # at most
 
 
 def definition_of(store: Store, entry: Entry) -> Definition:
@@ -109,28 +109,26 @@ def lines_of(store: Store, directory: str, marker: PackName) -> list[bytes]:
         When the load they came from is incomplete.
     """
     content = (store.read(f"{directory}/{marker.file}") or b"").decode(errors="replace").strip()
-    for path in (content, _searched(store, marker)):
-        load, _, file = path.partition("/")
-        low = parse_load(file.removesuffix(".jsonl"))
-        if parse_load(load) is None or low is None or not low[0] <= marker.first <= marker.last <= low[1]:
-            continue
-        lines = (store.read(f"loads/{load}/{file}") or b"").split(b"\n")[:-1]
-        wanted = lines[marker.first - low[0] : marker.last - low[0] + 1]
-        if len(wanted) == marker.size:
-            return wanted
-    raise TaskError(
-        f"the tasks {marker.first}-{marker.last} of {store.path(directory)}/{marker.file} are not in {store.path('loads')}",
-        "restore the file from a backup",
-    )
+    wanted = _lines_in(store, content, marker)
+    if wanted is None:  # its content was torn by a power cut
+        wanted = _lines_in(store, (store.loaded_file(marker.first) or (0, 0, ""))[2], marker)
+    if wanted is None:
+        raise TaskError(
+            f"the tasks {marker.first}-{marker.last} of {store.path(directory)}/{marker.file} are not in {store.path('loads')}",
+            "restore the file from a backup",
+        )
+    return wanted
 
 
-def _searched(store: Store, marker: PackName) -> str:
-    """Where the marker's tasks were loaded, for one whose content was torn by a power cut."""
-    for first, last in store.loads():
-        if first <= marker.first <= last:
-            low = first + (marker.first - first) // PACK_SIZE * PACK_SIZE
-            return f"{load_name(first, last)}/{load_name(low, min(low + PACK_SIZE - 1, last))}.jsonl"
-    return ""
+def _lines_in(store: Store, path: str, marker: PackName) -> list[bytes] | None:
+    """The lines of a marker's tasks in a file below `loads/`; None when it does not have them all."""
+    load, _, file = path.partition("/")
+    ids = parse_load(file.removesuffix(".jsonl"))
+    if parse_load(load) is None or ids is None or not ids[0] <= marker.first <= marker.last <= ids[1]:
+        return None
+    lines = (store.read(f"loads/{load}/{file}") or b"").split(b"\n")[:-1]
+    wanted = lines[marker.first - ids[0] : marker.last - ids[0] + 1]
+    return wanted if len(wanted) == marker.size else None
 
 
 def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: int | None = None) -> str | None:

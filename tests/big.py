@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,7 @@ def pending(name: str, count: int) -> fsqdo.Queue:
 def done(name: str, count: int) -> fsqdo.Queue:
     """All has succeeded and is packed, but for the last shard, whose ids are not all used."""
     queue = pending(name, count)
-    for marker in Path(queue.directory, "pending/0").iterdir():
-        marker.unlink()
-    os.rmdir(f"{queue.directory}/pending/0")
+    shutil.rmtree(f"{queue.directory}/pending/0")
     _finished(queue, range(1, count + 1), "host-1-a")
     return queue
 
@@ -51,7 +50,7 @@ def half(name: str, count: int, workers: int = WORKERS) -> fsqdo.Queue:
     behind = len(packs) // 2
     for marker in packs[:behind]:
         marker.unlink()
-    _finished(queue, range(1, behind * SHARD_SIZE + 1), "host-1-a")
+    _finished(queue, range(1, int(packs[behind].name[:9])), "host-1-a")
     for number, marker in enumerate(packs[behind : behind + workers]):
         _open(queue, marker, f"host-{number + 2}-a")
     return queue

@@ -455,13 +455,21 @@ class Store(Tree):
 
     def loaded_lines(self, task_id: int) -> tuple[int, int, list[bytes]] | None:
         """What was loaded together with a task, as (first id, last id, lines); None when it did not come from a load."""
+        found = self.loaded_file(task_id)
+        if found is None:
+            return None
+        first, last, path = found
+        return first, last, (self.read(f"loads/{path}") or b"").split(b"\n")[:-1]
+
+    def loaded_file(self, task_id: int) -> tuple[int, int, str] | None:
+        """The file with the line of a task, as (first id, last id, path below loads/); None when it was not loaded."""
         for first, last in self.loads():
             if first <= task_id <= last:
-                low = first + shard_of(task_id - first) * 1000
-                high = min(low + 999, last)
-                name = names.load_name(low, high)
-                lines = (self.read(f"loads/{names.load_name(first, last)}/{name}.jsonl") or b"").split(b"\n")
-                return low, high, lines[:-1]
+                load = names.load_name(first, last)
+                for file in self.ls(f"loads/{load}") or ():
+                    ids = names.parse_load(file.removesuffix(".jsonl")) if file.endswith(".jsonl") else None
+                    if ids is not None and ids[0] <= task_id <= ids[1]:
+                        return *ids, f"{load}/{file}"
         return None
 
 
