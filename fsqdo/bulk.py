@@ -16,7 +16,7 @@ from fsqdo import requirements
 from fsqdo.errors import InputError, StorageError, TaskError, TaskNotFoundError
 from fsqdo.finals import Finals
 from fsqdo.holder import Holder, fresh_path
-from fsqdo.ids import SHARD_SIZE, IdSet, ids_in
+from fsqdo.ids import SHARD_SIZE, IdSet, ids_in, shard_of
 from fsqdo.journal import story_path
 from fsqdo.names import PackName, TaskName, shard_name
 from fsqdo.packs import definition_of, definitions
@@ -26,6 +26,7 @@ from fsqdo.task import Definition, Options, State
 from fsqdo.unpacking import loosened
 
 OPEN_STATES = (State.WAITING, State.PENDING)
+_PACKED_STATES = (*OPEN_STATES, State.KILLED)
 _OPENING_LOOKS = 30
 _OPENING_PAUSE_S = 0.1
 
@@ -124,6 +125,19 @@ def _age_s(task: Task) -> float:
         return float("inf")
 
 
+def _never(name: PackName) -> bool:
+    return False
+
+
+def _always(name: PackName) -> bool:
+    return True
+
+
+def _in_one_shard(name: PackName) -> bool:
+    """Whether a marker can stand in the directory of a shard."""
+    return shard_of(name.first) == shard_of(name.last)
+
+
 class Selection:
     """The tasks of a queue that a selector means."""
 
@@ -172,7 +186,9 @@ class Selection:
                 return  # RACE: it moved between the listing and the look
             yield Task(entry, Definition(entry.name.first, ""), self._outcomes, error=str(error))
 
-    def entries(self, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool = False) -> Iterator[tuple[Entry, int]]:
+    def entries(
+        self, open_pack: Callable[[Entry], list[Entry]] | None, whole: Callable[[PackName], bool] = _never
+    ) -> Iterator[tuple[Entry, int]]:
         """Yield (name, number of its tasks that are meant).
 
         Parameters
@@ -180,14 +196,14 @@ class Selection:
         open_pack
             Opens a marker of which a part is meant; None: nothing is changed, the marker stands for that part.
         whole
-            Markers of which all is meant are yielded as they are.
+            Whether a marker of which all is meant is yielded as it is.
         """
         for state in self._states:
             wanted = self._selector.ids
             for _ in range(_OPENING_LOOKS):
                 # Listed whole before the first move: what is moved could otherwise be met again on the way.
                 listed = [entry for entry in self._listed(state, wanted) if not in_packing(entry)]
-                held = [] if open_pack is None else [entry for entry in listed if state in OPEN_STATES and _in_hands(entry)]
+                held = [] if open_pack is None else [entry for entry in listed if state in _PACKED_STATES and _in_hands(entry)]
                 for entry in listed:
                     if entry not in held:
                         yield from self._meant(entry, open_pack, whole)
@@ -202,7 +218,7 @@ class Selection:
         """Yield the ids of the tasks that are meant and are packed, or being packed."""
         for state in self._states:
             for entry in filter(in_packing, self._listed(state, self._selector.ids)):
-                if any(True for _ in self._meant(entry, None, False)):
+                if any(True for _ in self._meant(entry, None, _never)):
                     yield entry.name.first
 
     def chosen(self) -> tuple[dict[int, int], list[Entry]]:
@@ -226,12 +242,13 @@ class Selection:
         return (i for i in range(entry.name.first, entry.name.last + 1) if ids is None or i in ids)
 
     def of_markers(self, markers: list[Entry], open_pack: Callable[[Entry], list[Entry]]) -> Iterator[tuple[Entry, int]]:
-        """Open markers; what is meant of their tasks, as of `entries`."""
+        """Markers of which all is meant, and what is meant of the tasks of others, which are opened, as of `entries`."""
         for entry in markers:
-            yield from self._of_marker(entry, open_pack, False)
+            if not _in_hands(entry):  # RACE: else somebody opens it: `entries` meets what comes of it
+                yield from self._of_marker(entry, open_pack, _always)
 
     def _meant(
-        self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool
+        self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: Callable[[PackName], bool]
     ) -> Iterator[tuple[Entry, int]]:
         if isinstance(entry.name, PackName):
             yield from self._of_marker(entry, open_pack, whole)
@@ -242,12 +259,12 @@ class Selection:
             yield entry, 1
 
     def _of_marker(
-        self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: bool
+        self, entry: Entry, open_pack: Callable[[Entry], list[Entry]] | None, whole: Callable[[PackName], bool]
     ) -> Iterator[tuple[Entry, int]]:
         chosen = set(self._ids_of(entry))
-        if not chosen:
+        if not chosen or not isinstance(entry.name, PackName):
             return
-        if open_pack is None or (whole and len(chosen) == entry.name.size):
+        if open_pack is None or (len(chosen) == entry.name.size and whole(entry.name)):
             yield entry, len(chosen)
             return
         opened = open_pack(entry)
@@ -272,6 +289,7 @@ class Bulk:
         self._holder = holder
         self._opened_under: set[int] = set()
         self._selection = Selection(store, Selector(), ())
+        self._moved = 0
 
     def _open(self, entry: Entry) -> list[Entry]:
         if entry.waits_for is not None:
@@ -284,7 +302,7 @@ class Bulk:
         self._opened_under.clear()
 
     def _chosen(
-        self, selector: Selector, states: Iterable[State], dry_run: bool, whole: bool = False
+        self, selector: Selector, states: Iterable[State], dry_run: bool, whole: Callable[[PackName], bool] = _never
     ) -> Iterator[tuple[Entry, int]]:
         self._refuse_unknown_ids(selector)
         self._selection = Selection(self._store, selector, states)
@@ -307,9 +325,9 @@ class Bulk:
         if dry_run:
             return sum(bits.bit_count() for bits in meant.values())
         targets: set[int] = set()
-        moved = 0
+        self._moved = 0
         try:
-            moved = self._reset_all(selection.of_markers(markers, self._open), meant, targets)
+            self._reset_all(selection.of_markers(markers, self._open), meant, targets)
             for shard, bits in sorted(meant.items()):
                 # A thousand at a time, so that a million cost no memory; the look at their shard is a new one.
                 ids = IdSet.of(ids_in(shard, bits))
@@ -317,17 +335,20 @@ class Bulk:
                 found = list(part.entries(self._open))
                 if packed := IdSet.of(part.packed()):
                     found += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed)]
-                moved += self._reset_all(found, meant, targets)
+                self._reset_all(found, meant, targets)
             requirements.look_again(self._store, targets)
         except StorageError as error:
-            _say_how_many(error, moved)
+            _say_how_many(error, self._moved)
             raise
-        return moved
+        return self._moved
 
-    def _reset_all(self, found: Iterable[tuple[Entry, int]], rerun: dict[int, int], targets: set[int]) -> int:
+    def _reset_all(self, found: Iterable[tuple[Entry, int]], rerun: dict[int, int], targets: set[int]) -> None:
         finals = Finals(self._store)
         in_order = sorted(found, key=lambda pair: pair[0].name.first)
-        return sum(count * self._reset_one(entry, finals, rerun, targets) for entry, count in in_order)
+        for entry, count in in_order:
+            self._moved += count * self._reset_one(entry, finals, rerun, targets)
+        for directory in {entry.directory for entry, _ in in_order if entry.state is State.KILLED}:
+            self._store.remove_directory(directory)
 
     def _reset_one(self, entry: Entry, finals: Finals, rerun: dict[int, int], targets: set[int]) -> bool:
         """One move, under a fresh name. What requires another that is reset, too, waits for that one anew."""
@@ -376,11 +397,15 @@ class Bulk:
     def _kill_open(self, selector: Selector, dry_run: bool, already: set[int] | None = None) -> int:
         killed = 0
         try:
-            for entry, count in self._chosen(selector, OPEN_STATES, dry_run):
+            for entry, count in self._chosen(selector, OPEN_STATES, dry_run, whole=_in_one_shard):
                 if dry_run:
                     killed += count
-                    continue
-                if self._store.move(entry.path, fresh_path(entry, f"killed/{shard_name(entry.name.first)}")):
+                elif not self._store.move(entry.path, fresh_path(entry, f"killed/{shard_name(entry.name.first)}")):
+                    self._selection.lost(entry)
+                elif isinstance(entry.name, PackName):
+                    killed += count
+                    self._pack_ended(entry.name)
+                else:
                     killed += entry.name.first not in (already or ())
                     requirements.ended(self._store, entry.name.first, succeeded=False)
             self._look_again()
@@ -388,6 +413,13 @@ class Bulk:
             _say_how_many(error, killed)
             raise
         return killed
+
+    def _pack_ended(self, name: PackName) -> None:
+        """Move on what waited for any task of a pack that was killed: one listing where nobody did."""
+        directory = f"waiting/{shard_name(name.first)}"
+        for requirement in self._store.names(directory):
+            if requirement.isascii() and requirement.isdigit() and name.first <= int(requirement) <= name.last:
+                requirements.ended(self._store, int(requirement), succeeded=False)
 
     def reprioritize(self, selector: Selector, priority: int, dry_run: bool) -> int:
         """Give pending and waiting tasks another priority; returns how many.
@@ -398,7 +430,7 @@ class Bulk:
         """
         changed = 0
         try:
-            for entry, count in self._chosen(selector, OPEN_STATES, dry_run, whole=True):
+            for entry, count in self._chosen(selector, OPEN_STATES, dry_run, whole=_always):
                 if dry_run:
                     changed += count
                     continue

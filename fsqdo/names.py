@@ -32,7 +32,7 @@ TREE_DIRS = (
 _COUNTERS = r"(?:\.((?:[rfipm][0-9]{1,9})+))?"
 _TASK = re.compile(r"([0-9]{9,18})" + _COUNTERS + r"(?:@([A-Za-z0-9_.-]+))?\.json\Z")
 _PACK = re.compile(r"([0-9]{9,18})-([0-9]{9,18})" + _COUNTERS + r"(?:@([A-Za-z0-9_.-]+?))?(\.pack)?\Z")
-_OPENING = re.compile(r"(.+)@(-?[0-9]{1,9})(?:w([0-9]{1,18}))?(\.drop)?\Z")
+_OPENING = re.compile(r"(.+)@(-?[0-9]{1,9})(?:w([0-9]{1,18})|(k))?(\.drop)?\Z")
 _COUNTER = re.compile(r"([rfipm])([0-9]{1,9})")
 _SHARD = re.compile(r"[0-9]{6,15}\Z")
 _PACKED_SHARD = re.compile(r"([0-9]{6,15})\.p([0-9]{1,9})(?:\.all\.([A-Za-z0-9]+)|\.n([0-9]{1,9})\.jsonl)?\Z")
@@ -342,20 +342,23 @@ def is_all_file(name: str) -> bool:
 
 
 class OpeningName(NamedTuple):
-    """A directory in which a worker opens a pack: `<pack>@<priority>[w<requirement>][.drop]`."""
+    """A directory in which a worker opens a pack: `<pack>@<priority>[w<requirement>|k][.drop]`; k: of killed tasks."""
 
     pack: PackName
     priority: int
     waits_for: int | None = None
     dropped: bool = False
+    killed: bool = False
 
     def __str__(self) -> str:
-        waits = "" if self.waits_for is None else f"w{self.waits_for}"
+        waits = "k" if self.killed else "" if self.waits_for is None else f"w{self.waits_for}"
         return f"{self.pack}@{self.priority}{waits}{'.drop' if self.dropped else ''}"
 
     @property
     def home(self) -> str:
         """Directory the pack came from and goes back to, relative to the queue."""
+        if self.killed:
+            return f"killed/{shard_name(self.pack.first)}"
         if self.waits_for is None:
             return f"pending/{self.priority}"
         return waiting_dir(self.waits_for)
@@ -367,7 +370,8 @@ def parse_opening(name: str) -> OpeningName | None:
     pack = _parse_pack(match[1]) if match else None
     if match is None or pack is None:
         return None
-    return OpeningName(pack, int(match[2]), None if match[3] is None else int(match[3]), match[4] is not None)
+    waits_for = None if match[3] is None else int(match[3])
+    return OpeningName(pack, int(match[2]), waits_for, match[5] is not None, match[4] is not None)
 
 
 def waiting_dir(requirement: int) -> str:

@@ -23,7 +23,7 @@ from fsqdo.names import (
     parse_opening,
 )
 from fsqdo.store import Entry, Store
-from fsqdo.task import Definition
+from fsqdo.task import Definition, State
 
 PACK_SIZE = 1000  # at most
 
@@ -139,7 +139,7 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: in
     worker
         The worker that does it; `running/<worker>` must be there.
     entry
-        The marker, in `pending/<priority>` (or a bundle there) or `waiting/<shard>/<requirement>`.
+        The marker, in `pending/<priority>` (or a bundle there), `waiting/<shard>/<requirement>` or `killed/<shard>`.
     slice_
         Make only so many of its first tasks loose; the rest stays packed, under two markers in the bundle. None: all.
 
@@ -163,7 +163,7 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: in
     marker = entry.name
     if not isinstance(marker, PackName):
         raise TaskError(f"{entry.path} is no marker")
-    opening = OpeningName(marker._replace(worker=None), priority, entry.waits_for)
+    opening = OpeningName(marker._replace(worker=None), priority, entry.waits_for, killed=entry.state is State.KILLED)
     own = f"running/{worker}/{opening}"
     if not store.make_directory(own):
         raise FencedError(f"running/{worker} is gone")

@@ -20,7 +20,7 @@ COUNTERS = r"(?P<counters>\.(?:[rfipm]\d+)+)?"
 TASK = re.compile(r"(?P<id>\d{9,})" + COUNTERS + r"(?:@(?P<worker>[A-Za-z0-9_.-]+))?\.json", re.ASCII)
 PACK = re.compile(r"(?P<first>\d{9,})-(?P<last>\d{9,})" + COUNTERS + r"\.pack", re.ASCII)
 BUNDLE = re.compile(r"(?P<first>\d{9,})-(?P<last>\d{9,})" + COUNTERS, re.ASCII)
-OPENING = re.compile(r"(?P<pack>.+)@(?P<priority>-?\d+)(?:w(?P<requirement>\d+))?(?P<drop>\.drop)?", re.ASCII)
+OPENING = re.compile(r"(?P<pack>.+)@(?P<priority>-?\d+)(?:w(?P<requirement>\d+)|(?P<killed>k))?(?P<drop>\.drop)?", re.ASCII)
 SHARD = re.compile(r"\d{6,}", re.ASCII)
 PACKED = re.compile(r"(?P<shard>\d{6,})\.p\d+\.n(?P<count>\d+)\.jsonl", re.ASCII)
 PACKING = re.compile(r"(?P<shard>\d{6,})\.p\d+(?:\.all\.(?P<token>[A-Za-z0-9]+))?", re.ASCII)
@@ -304,7 +304,8 @@ class _Reader:
         for inner in self.ls(path):
             marker = PACK.fullmatch(inner)
             if marker and pack and marker["first"] == pack["first"] and marker["last"] == pack["last"]:
-                self.count_pack("waiting" if match and match["requirement"] else "pending", f"{path}/{inner}")
+                state = "killed" if match and match["killed"] else "waiting" if match and match["requirement"] else "pending"
+                self.count_pack(state, f"{path}/{inner}")
             elif not marker and not TASK.fullmatch(inner):
                 self.strange(f"{path}/{inner}")
 
@@ -324,6 +325,9 @@ class _Reader:
             if len(self.count_lines(state, path)) != int(packed["count"]):
                 self.strange(f"{path} (holds another number of tasks)")
         elif (SHARD.fullmatch(name) or packing) and self.is_dir(path):
+            if state == "killed":
+                self.walk_bundled("killed", path)
+                return
             token = packing["token"] if packing else None
             own = f"all.{token}.jsonl"
             # Without its file the directory is only what is left: that has moved up already.
@@ -340,7 +344,7 @@ class _Reader:
         if name.endswith(".txt"):  # the story for people
             if state != "failed":
                 self.strange(path)
-        elif not (self.count_task(state, path) or (state == "killed" and self.count_pack(state, path))):
+        elif not self.count_task(state, path):
             self.strange(path)
 
     def count_lines(self, state: str, path: str) -> set[str]:

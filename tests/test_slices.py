@@ -346,3 +346,89 @@ def test_what_fits_in_a_pack_is_found_behind_what_does_not(root: Path) -> None:
     queue = fsqdo.create("Q")
     queue.add_multiple(fsqdo.NewTask("true", cores=1 if number % 7 == 6 else 64) for number in range(21))
     assert queue.do(slots=1, cores=2, report=lambda text: None).succeeded == 3
+
+
+# ---------------------------------------------------------------- killed packs
+def killed_files(queue: fsqdo.Queue) -> list[str]:
+    return queue.store.names("killed/000000")
+
+
+def test_packs_are_killed_and_rerun_as_they_are(queue: fsqdo.Queue, seam: System) -> None:
+    opened: list[str] = []
+
+    def opening(path: str, flags: int, *mode: int) -> int:
+        opened.extend([path] if flags & os.O_CREAT and path.endswith(".json") else [])
+        return System.open(path, flags, *mode)
+
+    seam.open = opening  # type: ignore[method-assign]
+    assert queue.kill(state="Pending") == TASKS
+    assert killed_files(queue) == [f"{FIRST}.r1.pack", "000000005-000000008.r1.pack", "000000009.r1.json"]
+    sound(queue, killed=TASKS)
+    assert [task.id for task in queue.tasks(state="Killed")] == list(range(1, TASKS + 1))
+    assert queue.show(2)["state"] == "Killed"
+    assert queue.rerun(dry_run=True) == TASKS
+    assert queue.rerun() == TASKS
+    assert killed_files(queue) == [] and f"{FIRST}.r2.pack" in queue.store.names("pending/0")
+    assert opened == []
+    sound(queue, pending=TASKS)
+    assert queue.do(func=lambda task: None).succeeded == TASKS
+
+
+def test_a_part_of_a_killed_pack(queue: fsqdo.Queue) -> None:
+    """It is opened where it is, and what is not meant stays killed."""
+    queue.kill(state="Pending")
+    assert queue.rerun(id="2-3") == 2
+    assert killed_files(queue) == [f"{FIRST}.r1", "000000005-000000008.r1.pack", "000000009.r1.json"]
+    sound(queue, killed=TASKS - 2, pending=2)
+    assert sorted(task.id for task in queue.tasks(state="Killed")) == [1, 4, 5, 6, 7, 8, 9]
+    assert queue.rerun() == TASKS - 2
+    assert killed_files(queue) == []
+    sound(queue, pending=TASKS)
+
+
+def test_what_waited_for_a_killed_pack(queue: fsqdo.Queue) -> None:
+    after, requires = queue.add("true", after=[3]), queue.add("true", requires=[3])
+    queue.kill(id="1-9")
+    assert queue.task(after).state is State.PENDING
+    assert [task.id for task in queue.tasks(blocked=True)] == [requires]
+    queue.rerun(id=3)
+    assert list(queue.tasks(blocked=True)) == []
+
+
+def killed_packs(world: World) -> None:
+    with_packs(world)
+    with User(world) as user:
+        user.q.kill(state="Pending")
+        user.q.close()
+
+
+def rerun_some(world: World) -> None:
+    with User(world) as user:
+        user.q.rerun(id="2-6")
+        user.q.close()
+
+
+def kill_all(world: World) -> None:
+    with User(world) as user:
+        user.q.kill(state="Pending")
+        user.q.close()
+
+
+def test_every_fault_while_packs_are_killed(world_dir: Path) -> None:  # noqa: F811
+    play(world_dir, with_packs, kill_all)
+
+
+def test_every_fault_while_a_part_of_killed_packs_is_set_back(world_dir: Path) -> None:  # noqa: F811
+    play(world_dir, killed_packs, rerun_some)
+
+
+KILLED_RACES: dict[str, tuple[Any, Any, Any]] = {
+    "kill, claims": (with_packs, kill_all, take(times=2)),
+    "parts of one": (killed_packs, use(lambda q: q.rerun(id="1-2")), use(lambda q: q.rerun(id="3-4"))),
+    "a part, all": (killed_packs, use(lambda q: q.rerun(id="2")), use(lambda q: q.rerun())),
+}
+
+
+@pytest.mark.parametrize("name", KILLED_RACES)
+def test_races_of_killed_packs(fast_dir: Path, name: str) -> None:
+    race(fast_dir, *KILLED_RACES[name])

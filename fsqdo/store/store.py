@@ -165,7 +165,7 @@ class Store(Tree):
         """
         if state is State.PENDING:
             yield from self._pending(ids)
-            yield from self._opening(ids)
+            yield from self._opening(state, ids)
         elif state is State.WAITING:
             yield from self._waiting(ids)
         elif state is State.RUNNING:
@@ -210,16 +210,16 @@ class Store(Tree):
         for priority in self.priorities():
             yield from self._bundled(State.PENDING, f"pending/{priority}", ids)
 
-    def _opening(self, ids: IdSet | None) -> Iterator[Entry]:
-        """Markers in the hands of somebody who opens them: pending (or waiting) as before, until the directory is published."""
+    def _opening(self, state: State, ids: IdSet | None) -> Iterator[Entry]:
+        """Markers in the hands of somebody who opens them: in their state as before, until the directory is published."""
         for directory in self.holders():
             for name in self.ls(directory) or ():
-                yield from self._opened(directory, name, ids)
+                yield from (entry for entry in self._opened(directory, name, ids) if entry.state is state)
 
     def _opened(self, holder: str, name: str, ids: IdSet | None) -> Iterator[Entry]:
         opening = names.parse_opening(name)
         if opening is not None:
-            for entry in self._here(State.PENDING, f"{holder}/{name}", ids):
+            for entry in self._here(State.KILLED if opening.killed else State.PENDING, f"{holder}/{name}", ids):
                 # What is written beside the marker that is being opened does not count before it is published.
                 if isinstance(entry.name, PackName) and entry.name[:2] == opening.pack[:2]:
                     yield entry
@@ -282,6 +282,8 @@ class Store(Tree):
             for directory in self.holders():
                 for name in self.ls(directory) or ():
                     yield from self._unpacking(directory, name, ids)
+        if state is State.KILLED:
+            yield from self._opening(state, ids)
 
     def _unpacking(self, holder: str, name: str, ids: IdSet | None) -> Iterator[Entry]:
         """The tasks of a packed shard in the hands of somebody who unpacks it: where they were, until that is published."""
@@ -298,6 +300,9 @@ class Store(Tree):
             return
         if parsed.token:
             yield from self._packed(state, directory, f"all.{parsed.token}.jsonl", ids, hidden)
+        if state is State.KILLED:  # packs are killed as they are, and opened here when a part of one is set back
+            yield from self._bundled(state, directory, ids)
+            return
         for entry in self._here(state, directory, ids):
             if entry.file not in hidden:
                 yield entry
@@ -350,6 +355,9 @@ class Store(Tree):
             if listed is None:
                 return None
             found |= bits_of_names(listed, shard)
+            if state is State.KILLED:
+                for bundle in filter(names.parse_bundle, listed):
+                    found |= bits_of_names(self.ls(f"{directory}/{bundle}") or (), shard)
             if parsed.token:
                 # Hidden names are of tasks that the file holds, so both together are right, whatever is unlinked meanwhile.
                 found |= bits_of_names(self._packed_names(f"{directory}/{names.all_file(parsed.token)}"), shard)
@@ -400,7 +408,8 @@ class Store(Tree):
             if name is not None:
                 counts[State.RUNNING] += name.size
             elif names.parse_opening(file) is not None:
-                counts[State.PENDING] += sum(entry.name.size for entry in self._opened(directory, file, None))
+                for entry in self._opened(directory, file, None):
+                    counts[entry.state] += entry.name.size
             elif names.parse_unpacking(file) is not None:
                 counts[State.SUCCEEDED] += sum(1 for _ in self._unpacking(directory, file, None))
 
@@ -411,7 +420,9 @@ class Store(Tree):
             parsed = names.parse_shard(file)
             if parsed is None:
                 continue
-            if parsed.token is None:
+            if state is State.KILLED:
+                total += self._count_bundled(f"killed/{file}")
+            elif parsed.token is None:
                 total += names.size_of(self.ls(f"{state.directory}/{file}") or ())
             else:
                 total += sum(entry.name.size for entry in self._shard(state, parsed, file, None, set()))
