@@ -69,7 +69,7 @@ def file_system(shared: Bench) -> Iterator[Section]:
         f"What `fsqdo bench` says: {words}",
         ["processes", "two renames, pairs/s", "claim and finish, tasks/s", "median, us", "90 %", "99 %", "longest"],
         rows,
-        data=found,
+        data={name: value for name, value in found.items() if name not in ("directory", "machine")},
     )
 
 
@@ -118,6 +118,8 @@ def merged(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], o
 def measured(names: Sequence[str], known: Mapping[str, Benchmark], shared: Bench) -> Iterator[dict[str, Any]]:
     """Run benchmarks; yield their sections as JSON, with where and when they were measured."""
     machine = {key: value for key, value in about(shared.directory).items() if key != "load_average"}
+    # Of the kernel the version alone: what stands behind it is the name of somebody's build.
+    machine["system"] = f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}"
     for name in names:
         began = time.monotonic()
         day = time.strftime("%Y-%m-%d", time.gmtime())
