@@ -10,7 +10,8 @@ their names, the same for all), so that a thousand that start at once do not mee
 list is old.
 
 Of a pack it opens a slice: what it uses in about half a minute. The rest stays packed, as two markers in the bundle, for
-itself and for those who come later: long tasks cost few inodes, and nobody hoards.
+itself, who comes back to it before it opens another, and for those who come later: long tasks cost few inodes, and nobody
+hoards.
 
 With a judge each file is read before the rename, and not again after it: what does not fit this worker is never claimed.
 """
@@ -39,6 +40,7 @@ _LISTED_AGAIN = 5
 _PLENTY = 16
 _PASS_MOST = 100
 _SLICE_LEAST = 4
+_SLICE_MOST = 500  # of a pack of 1000: half of it and two quarters, so that fewer files are there at any moment
 _SLICE_S = 30.0
 _PLAIN = len("000000017.json")  # with nothing more in it, a name is as we make it
 
@@ -104,6 +106,7 @@ class Claimer:
         self._own = f"running/{worker}"
         self._worker = worker
         self._directory = ""
+        self._homes: list[str] = []
         self._names: list[tuple[str, TaskName]] = []
         self._priority: int | None = None
         self._looked = float("-inf")
@@ -252,6 +255,10 @@ class Claimer:
         loose = _tasks_among(names)
         if self._enter(directory, loose, priority):  # somebody's mv
             return True
+        for home in [home for home in reversed(self._homes) if home.startswith(f"{directory}/")]:
+            if self._list(home, priority):
+                return True
+            self._homes.remove(home)
         found = bundles_among(names)
         again = _LISTED_AGAIN if self._herd else 0
         while found:
@@ -321,6 +328,8 @@ class Claimer:
             fit = fit[cut:] + fit[:cut]
         self._crowded = 0
         self._directory, self._names, self._priority = directory, fit, priority
+        if directory not in self._homes:
+            self._homes.append(directory)
         return True
 
     def _open(self, directory: str, marker: PackName, file: str, priority: int) -> bool:
@@ -368,7 +377,7 @@ class Claimer:
         now = time.monotonic()
         rate = self._claimed / max(now - self._since, 1.0)
         self._claimed, self._since = 0, now
-        return max(_SLICE_LEAST * self._slots, int(rate * _SLICE_S))
+        return max(_SLICE_LEAST * self._slots, min(int(rate * _SLICE_S), _SLICE_MOST))
 
 
 def _tasks_among(files: list[str]) -> list[tuple[str, TaskName]]:

@@ -10,6 +10,7 @@ Parsing is tolerant (people use `mv`): counters in any order, a worker where the
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Collection
@@ -50,6 +51,8 @@ _QUEUE_NAME = re.compile(r"\w[\w.+=,@%-]*\Z")
 _WORKER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _MERGED = re.compile(r"([0-9]{6,9})\.([A-Za-z0-9]+)\Z")
 _LOAD = re.compile(r"([0-9]{9,18})-([0-9]{9,18})\Z")
+
+_NAME_IN_LINE = b'{"name":"'
 
 MAX_PRIORITY = 999_999_999
 _FEW = 16
@@ -329,6 +332,18 @@ def parse_unpacking(name: str) -> UnpackingName | None:
     stem, dot, ending = name.partition(".unpack")
     packed = parse_shard(f"{stem}.jsonl") if dot and ending in ("", ".drop") else None
     return None if packed is None else UnpackingName(packed, bool(ending))
+
+
+def name_in_line(line: bytes) -> str | None:
+    """The name (with its worker) of the task in a line of a packed shard; None when it cannot be read."""
+    if line.startswith(_NAME_IN_LINE) and line.endswith(b"}"):  # as we write it
+        name, quote, _ = line[len(_NAME_IN_LINE) :].partition(b'"')
+        if quote and b"\\" not in name:
+            return name.decode(errors="replace")
+    try:
+        return str(json.loads(line)["name"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def all_file(token: str) -> str:

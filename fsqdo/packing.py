@@ -22,7 +22,7 @@ from fsqdo.errors import TaskError
 from fsqdo.finals import Finals
 from fsqdo.ids import SHARD_SIZE
 from fsqdo.mounts import is_local
-from fsqdo.names import ShardEntry, TaskName, all_file, is_all_file, new_token, parse_shard, parse_task, size_of
+from fsqdo.names import ShardEntry, TaskName, all_file, is_all_file, name_in_line, new_token, parse_shard, parse_task, size_of
 from fsqdo.packs import definition_from
 from fsqdo.store import Store
 from fsqdo.task import FINAL_STATES, State
@@ -193,14 +193,20 @@ def _lines(store: Store, entry: ShardEntry, names: list[TaskName], outcomes: dic
                 load.line(name.id)
                 or definition_from(store, name, store.read(f"{_TOP}/{entry}/{name.file}") or b"").to_json().encode()
             )
+            definition = definition.strip()
             line = b'{"name":"%s@%s","task":%s,"outcome":%s}\n' % (
-                str(name).encode(), (name.worker or "").encode(), definition.strip(), outcome.strip(),
+                str(name).encode(), (name.worker or "").encode(), definition, outcome.strip(),
             )  # fmt: skip
-            if json.loads(line)["task"]["id"] == name.id:
+            if _plain(definition, name.id) or json.loads(line)["task"]["id"] == name.id:
                 found.append(line)
         except (TaskError, ValueError, KeyError, TypeError, RecursionError):
             continue  # it stays loose
     return found
+
+
+def _plain(definition: bytes, task_id: int) -> bool:
+    """Whether it is as we write it, complete and with nothing nested in it: then it need not be read to be believed."""
+    return definition.startswith(b'{"id":%d,' % task_id) and definition.endswith(b"}") and definition.count(b"{") == 1
 
 
 class _Loaded:
@@ -231,12 +237,17 @@ def _decide(store: Store, entry: ShardEntry, lines: list[bytes]) -> int:
         return 0
     # On disk before the first unlink: a power cut must not keep these and lose what they wait for.
     store.sync_directory(_TOP)
-    finish(store, decided)
+    finish(store, decided, {name for line in lines if (name := name_in_line(line[:-1])) is not None})
     return len(lines)
 
 
-def finish(store: Store, decided: ShardEntry) -> None:
+def finish(store: Store, decided: ShardEntry, held: set[str] | None = None) -> None:
     """Remove what the file of a decided shard holds, move what came late back, reveal the file; can be repeated.
+
+    Parameters
+    ----------
+    held
+        The names that the file holds, where they are known; else it is read.
 
     Notes
     -----
@@ -244,7 +255,8 @@ def finish(store: Store, decided: ShardEntry) -> None:
     """
     directory = f"{_TOP}/{decided}"
     own = all_file(decided.token or "")
-    held = held_by(store, f"{directory}/{own}")
+    if held is None:
+        held = held_by(store, f"{directory}/{own}")
     revealed = _revealed(store, decided)
     if held is None and revealed is not None:
         held = held_by(store, f"{_TOP}/{revealed}")
@@ -271,16 +283,8 @@ def _revealed(store: Store, decided: ShardEntry) -> ShardEntry | None:
 
 def held_by(store: Store, path: str) -> set[str] | None:
     """The names (with their worker) that a packed file holds; None when there is no such file."""
-    names = {name for line in store.read_lines(path) if (name := name_in(line)) is not None}
+    names = {name for line in store.read_lines(path) if (name := name_in_line(line)) is not None}
     return names or None
-
-
-def name_in(line: bytes) -> str | None:
-    """The task's name in a line of a packed file."""
-    try:
-        return str(json.loads(line)["name"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def unseal(store: Store, entry: ShardEntry) -> None:

@@ -42,7 +42,7 @@ from fsqdo.workeroptions import GRACE_S, Summary, WorkerOptions
 SCAN_S = 5.0
 SYNC_S = 5.0
 PASS_S = 120.0
-PACK_S = 1.0
+PACK_S = 0.2
 _FILL_S = 0.05
 _PAUSED_LOOK_S = 3.0
 _IDLE_FIRST_S = 0.1
@@ -291,7 +291,7 @@ class Worker:
             self._guarded(self._give_back_kept)
 
     def _keep_up(self, now: float) -> None:
-        """Pack the shards this worker has left, every second; the whole pass rarely."""
+        """Pack the shards this worker has left, soon; the whole pass rarely."""
         if now >= self._next_pack:
             self._next_pack = now + PACK_S
             left = self._recorder.left_shards(self._claimer.shard, _PACKED_ON_THE_WAY)

@@ -27,9 +27,9 @@ from fsqdo.store.system import System
 TASKS = 3000
 BUDGET = 6
 WITH_PATHS = ("rename", "mkdir", "rmdir", "unlink", "listdir", "open", "lstat", "utime")
-# What a worker does beside its tasks, in runs as short as these: join, open small first slices of a pack and the rest of it,
-# settle at each of a few packs, look at pending/ once a second, one pass when there is nothing left, leave.
-AROUND = 150
+# What a worker does beside its tasks, in runs as short as these: join, open the slices of each of a few packs and settle at
+# them, look at pending/ once a second, one pass when there is nothing left, leave.
+AROUND = 250
 PER_SECOND = 20
 CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,6 @@ false by the time it is given, since tasks move meanwhile; decisions rest on `mo
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -23,7 +22,6 @@ from fsqdo.store.tree import Tree, is_shared, make_directory
 from fsqdo.task import Definition, Options, State, utc_now
 
 _REASON_BYTES = 1000
-_NAME = b'{"name":"'
 
 
 class Entry(NamedTuple):
@@ -309,7 +307,7 @@ class Store(Tree):
 
     def _packed(self, state: State, directory: str, file: str, ids: IdSet | None, hidden: set[str]) -> Iterator[Entry]:
         for line in self.read_lines(f"{directory}/{file}"):
-            task_file = f"{_name_in(line)}.json"
+            task_file = f"{names.name_in_line(line)}.json"
             name = names.parse_task(task_file)
             if name is not None:
                 hidden.add(task_file)
@@ -365,15 +363,7 @@ class Store(Tree):
 
     def _packed_names(self, path: str) -> list[str]:
         """The names that a packed file holds, as of files; what is no task's among them says nothing."""
-        found = []
-        for line in self.read_lines(path):
-            end = line.find(b'"', len(_NAME))
-            name = line[len(_NAME) : end]
-            if line.startswith(_NAME) and line.endswith(b"}") and b"\\" not in name:  # as we write it
-                found.append(f"{name.decode(errors='replace')}.json")
-            else:
-                found.append(f"{_name_in(line)}.json")
-        return found
+        return [f"{names.name_in_line(line)}.json" for line in self.read_lines(path)]
 
     def counts(self) -> dict[State, int]:
         """Number of tasks in each state, by names alone.
@@ -509,14 +499,6 @@ def bits_of_names(files: Iterable[str], shard: int) -> int:
         if isinstance(name, TaskName) and len(digits) == 3 and not rest[0].isdigit():
             known.add(rest)
     return int(marks, 2)
-
-
-def _name_in(line: bytes) -> str | None:
-    """The task's name in a line of a packed file; None when it cannot be read."""
-    try:
-        return str(json.loads(line)["name"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def create(directory: str, settings: Settings) -> Store:
