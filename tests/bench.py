@@ -29,7 +29,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import fsqdo
-from tests import big
+from fsqdo.member import Member
+from fsqdo.names import PackName
+from fsqdo.packs import open_pack
+from fsqdo.task import State
+from tests import big, herd
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SLOTS = (1, 2, 4)
@@ -44,6 +48,7 @@ COMMANDS = 3000
 LOOSE = 1000
 SHELL_COMMANDS = 1500
 CALLED = 3000
+DRAINED = 20_000
 ADDED = 150
 CHAINED = 2000
 FANNED = 100_000
@@ -129,10 +134,10 @@ class Bench:
         path.mkdir()
         return path
 
-    def queue(self) -> fsqdo.Queue:
+    def queue(self, **settings: Any) -> fsqdo.Queue:
         """A new queue."""
         self._made += 1
-        return fsqdo.create(f"bench{self._made:04d}")
+        return fsqdo.create(f"bench{self._made:04d}", **settings)
 
     def settle(self) -> None:
         """Write out what is waiting: the next measurement must not pay for the one before."""
@@ -181,16 +186,22 @@ def _program() -> tuple[str, ...]:
     return (str(installed),) if installed.exists() else (sys.executable, str(CHECKOUT / "bin" / "fsqdo"))
 
 
+def _share(name: str, what: str, unit: str, values: list[float], most: float) -> Line:
+    """A line of what has no floor but a number it must not exceed."""
+    middle, least, highest = median(values), min(values), max(values)
+    return Line(name, what, unit, most, middle, middle / most, least / most, highest / most, 1.0)
+
+
 def _line(name: str, what: str, unit: str, pairs: list[tuple[Cost, Cost]], scale: float, limit: float, **more: Any) -> Line:
     """A line of the table from what each round took; `at_least` compares rates."""
     times = [(a.wall, b.wall) for a, b in pairs]
-    cpu = [(a.cpu, b.cpu) for a, b in pairs]
+    cpu = [(a.cpu, b.cpu) for a, b in pairs if a.cpu and b.cpu]
     if more.get("at_least"):
         ratios, cpu_ratios = [a / b for a, b in times], [a / b for a, b in cpu]
     else:
         ratios, cpu_ratios = [b / a for a, b in times], [b / a for a, b in cpu]
     floor, ours = median(a for a, _ in times) * scale, median(b for _, b in times) * scale
-    more.setdefault("cpu_ratio", median(cpu_ratios))
+    more.setdefault("cpu_ratio", median(cpu_ratios) if cpu_ratios else None)
     return Line(name, what, unit, floor, ours, median(ratios), min(ratios), max(ratios), limit, **more)
 
 
@@ -222,23 +233,23 @@ def bench_load(bench: Bench) -> Iterator[Line]:
 
 
 def bench_memory(bench: Bench) -> Iterator[Line]:
-    """Peak memory of `fsqdo load` of 1,000,000 commands."""
+    """`fsqdo load` of 1,000,000 commands, synced: its rate, its time, its peak memory, the files it makes."""
     source = _commands(bench.directory / "many.txt", MANY)
-    cost, peak_kb = bench.run_with_peak(*bench.program, "load", bench.queue().name, source)
-    ratio = peak_kb / 1024 / 150
-    note = f"{cost.wall:.1f} s, of which CPU {cost.cpu:.1f} s"
-    yield Line(
-        "memory",
-        f"peak memory of a load of {MANY:,} / 150 MiB",
-        "MiB",
-        150,
-        peak_kb / 1024,
-        ratio,
-        ratio,
-        ratio,
-        1.0,
-        note=note,
-    )
+    seconds, peaks, files = [], [], []
+
+    def load() -> Cost:
+        queue = bench.queue()
+        cost, peak_kb = bench.run_with_peak(*bench.program, "load", queue.name, source)
+        seconds.append(cost.wall)
+        peaks.append(peak_kb / 1024)
+        files.append(float(sum(1 + len(names) for _, _, names in os.walk(queue.directory))))
+        return cost.per(MANY)
+
+    pairs = bench.turns(partial(_create, bench), load)
+    yield _line("load1m", f"load of {MANY:,} commands / creating files", "us a task", pairs, 1e6, 8.0, at_least=True)
+    yield _share("load1m-s", f"time of a load of {MANY:,} / 6 s", "s", seconds, 6)
+    yield _share("memory", f"peak memory of a load of {MANY:,} / 150 MiB", "MiB", peaks, 150)
+    yield _share("inodes", f"inodes after a load of {MANY:,} / 3000", "files", files, 3000)
 
 
 def _raw_adds(bench: Bench) -> Cost:
@@ -354,8 +365,8 @@ def _renames(bench: Bench) -> Cost:
 
 
 def _calls(bench: Bench) -> Cost:
-    """Seconds a task of a function that does nothing, in this process; all tasks are loose files."""
-    queue = bench.queue()
+    """Seconds a task of a function that does nothing, in this process; all tasks are loose files, and stay so."""
+    queue = bench.queue(pack=False)
     for first in range(0, CALLED, 1000):
         queue.add_multiple(range(first, first + 1000))
     bench.settle()
@@ -374,7 +385,44 @@ def _nothing(task: object) -> None:
 def bench_function(bench: Bench) -> Iterator[Line]:
     """No-op function tasks, against two renames a task."""
     pairs = bench.turns(partial(_renames, bench), partial(_calls, bench), rounds=max(bench.rounds, 7))
-    yield _line("function", "no-op function task, loose / two os.rename", "us a task", pairs, 1e6, 4.0)
+    yield _line("function", "no-op function task, loose / two os.rename", "us a task", pairs, 1e6, 2.5)
+
+
+def _opening(bench: Bench) -> Cost:
+    """Seconds a task of making a packed load loose, as workers do it."""
+    queue = bench.queue()
+    queue.add_multiple(f"analyze --input data/{number:09d}.dat" for number in range(CREATED))
+    member = Member(queue.store)
+    markers = [entry for entry in queue.store.entries(State.PENDING) if isinstance(entry.name, PackName)]
+    bench.settle()
+    clock = Clock()
+    for entry in markers:
+        open_pack(queue.store, member.name, entry, 0)
+    cost = clock.cost()
+    member.leave()
+    return cost.per(sum(entry.name.size for entry in markers))
+
+
+def bench_open(bench: Bench) -> Iterator[Line]:
+    """Opening packs, against creating as many files."""
+    pairs = bench.turns(partial(_create, bench), partial(_opening, bench))
+    yield _line("open", "opening packs / creating files", "us a task", pairs, 1e6, 1.6)
+
+
+def _drain(bench: Bench, workers: int) -> Cost:
+    """Seconds a task of a no-op drain of loose tasks by so many processes, from the first claim to the last."""
+    queue = bench.queue(pack=False)
+    for first in range(0, DRAINED, LOOSE):
+        queue.add_multiple(range(first, first + LOOSE))
+    bench.settle()
+    done = herd.run(queue, workers)
+    return Cost(done.claims[-1][0] - done.claims[0][0], 0.0).per(DRAINED)
+
+
+def bench_two(bench: Bench) -> Iterator[Line]:
+    """Two workers against one."""
+    pairs = bench.turns(partial(_drain, bench, 1), partial(_drain, bench, 2))
+    yield _line("two", "no-op drain by two workers / by one", "us a task", pairs, 1e6, 1.7, at_least=True, cpu_ratio=None)
 
 
 # ---------------------------------------------------------------- requirements
@@ -430,8 +478,7 @@ def _raw_renames(bench: Bench) -> Cost:
 
 def _fan_in(bench: Bench, required: bool) -> Cost:
     """What the tasks take, without opening packs and packing: loose from the beginning and to the end."""
-    queue = bench.queue()
-    queue.configure(pack=False)
+    queue = bench.queue(pack=False)
     for first in range(0, FANNED, LOOSE):
         queue.add_multiple(range(first, first + LOOSE))
     if required:
@@ -477,9 +524,8 @@ def bench_worker(bench: Bench) -> Iterator[Line]:
         queue = bench.queue()
         queue.add("true")
         costs.append(bench.run(*bench.program, "do", queue.name).cpu)
-    cpu_s, most, least = median(costs), max(costs), min(costs)
     what = "CPU of a worker with one task / 250 ms"
-    yield Line("first", what, "ms", 250, cpu_s * 1e3, cpu_s / 0.25, least / 0.25, most / 0.25, 1.0)
+    yield _share("first", what, "ms", [cost * 1e3 for cost in costs], 250)
     queue = bench.queue()
     queue.add_multiple([f"exec sleep {LONG_S}"] * LONG_SLOTS)
     child = subprocess.Popen(
@@ -497,9 +543,9 @@ def bench_worker(bench: Bench) -> Iterator[Line]:
         child.terminate()
         child.wait()
     what = f"memory of a worker with {LONG_SLOTS} busy slots / 40 MiB"
-    yield Line("slots-mem", what, "MiB", 40, rss_mib, rss_mib / 40, rss_mib / 40, rss_mib / 40, 1.0)
+    yield _share("slots-mem", what, "MiB", [rss_mib], 40)
     what = f"CPU of a worker with {LONG_SLOTS} busy slots / 3 % of a core"
-    yield Line("slots-cpu", what, "%", 3, share * 100, share / 0.03, share / 0.03, share / 0.03, 1.0)
+    yield _share("slots-cpu", what, "%", [share * 100], 3)
 
 
 def _cpu_s(pid: int) -> float:
@@ -558,6 +604,8 @@ BENCHES = {
     "true": bench_true,
     "shell": bench_shell,
     "function": bench_function,
+    "open": bench_open,
+    "two": bench_two,
     "add": bench_add,
     "chain": bench_chain,
     "fanin": bench_fanin,

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests import bench, bench_peers
+from tests import bench, bench_herd, bench_peers
 from tests.bench import CHECKOUT, Bench, about
 from tests.bench_peers import PeerError, Section, figure, run_program
 
@@ -73,7 +73,12 @@ def file_system(shared: Bench) -> Iterator[Section]:
     )
 
 
-SECTIONS: dict[str, Benchmark] = {"floors": floors, "workers": file_system, **bench_peers.SECTIONS}
+SECTIONS: dict[str, Benchmark] = {
+    "floors": floors,
+    "workers": file_system,
+    **bench_herd.SECTIONS,
+    **bench_peers.SECTIONS,
+}
 
 
 # ---------------------------------------------------------------- the page
