@@ -92,7 +92,7 @@ def test_one_that_requires_them_all(queue: fsqdo.Queue, seam: System) -> None:
     (few, few_done), (many, many_done) = costs
     # What has succeeded is loose here: nothing of it is listed for one that requires others.
     assert many <= few + 4, costs
-    assert grown(few_done, many_done, 9000)["listdir"] <= 0.02
+    assert grown(few_done, many_done, 9000)["listdir"] <= 0.04  # slices of packs, and looks for many at once
     all_succeeded(queue, 15_002)
 
 
