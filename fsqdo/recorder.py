@@ -80,6 +80,11 @@ class Recorder:
         """Number of those of which not even the journal knows."""
         return sum(not unsaved.journaled for unsaved in self._unsaved)
 
+    @property
+    def unlooked(self) -> int:
+        """Number of tasks that have ended since the last `look`."""
+        return len(self._ended)
+
     def names(self) -> set[str]:
         """The names of the tasks they belong to."""
         return {unsaved.outcome.name for unsaved in self._unsaved}

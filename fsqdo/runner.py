@@ -188,6 +188,18 @@ def signal_group(pid: int, number: int) -> None:
         pass  # all that is there runs as another user by now (setuid)
 
 
+def first_ended() -> int | None:
+    """Pid of a child of this process that has ended and was not collected yet; None when all run.
+
+    Raises
+    ------
+    ChildProcessError
+        When there is no child at all: somebody else has collected them.
+    """
+    found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return None if found is None else found.si_pid
+
+
 def reap(pid: int, block: bool = False) -> Gone | None:
     """Collect a child that has ended, and kill what is left of its process group. None while it runs."""
     try:

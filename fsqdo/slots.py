@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsqdo import allocation
@@ -16,7 +16,7 @@ from fsqdo.member import Member
 from fsqdo.policy import Attempt, begin
 from fsqdo.resources import UNBOUND, Resources, Share, parallel_command, pinned
 from fsqdo.rules import TIME_LIMIT
-from fsqdo.runner import Ended, Prepared, Run, Spawner
+from fsqdo.runner import Ended, Prepared, Run, Spawner, first_ended
 from fsqdo.settings import Settings
 from fsqdo.store import Appender, Store
 from fsqdo.task import Definition, Options, command_from
@@ -84,6 +84,11 @@ class Launcher:
             self._check = Check(settings.success_check, self.spawner, well_ended(settings))
         self._new_function_slot = None if func is None else _function_slots(func)
 
+    @property
+    def plain(self) -> bool:
+        """Whether each task is one process from its start to its end, a child of this one."""
+        return self._check is None and self._new_function_slot is None
+
     def prepare(self, claim: Claim, definition: Definition, worker: str) -> Ready:
         """Do for a task what can be done before a slot is free for it.
 
@@ -130,6 +135,8 @@ class Launcher:
         if share.gpus:
             self._resources.apply(share, prepared.environ)
         whole = self._parallel(prepared, ready.definition.options, share) if ready.definition.options.parallel else prepared
+        if not share.cpus:
+            return self.spawner.start_prepared(whole, log.fd), prepared
         with pinned(share.cpus):
             return self.spawner.start_prepared(whole, log.fd), prepared
 
@@ -331,3 +338,68 @@ class Slot:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+
+class Slots:
+    """The slots of a worker together. What the loop asks each time costs no look at each of them, for there may be many.
+
+    Attributes
+    ----------
+    all
+        Every slot.
+    due
+        When the first clock of a slot wants something; never too late. Told by `changed`.
+    """
+
+    def __init__(self, count: int, plain: bool) -> None:
+        self.all = [Slot(index) for index in range(count)]
+        self.due = NEVER
+        self._plain = plain
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def busy(self) -> list[Slot]:
+        """The slots that have a process."""
+        return [slot for slot in self.all if slot.run is not None]
+
+    def changed(self, slot: Slot) -> None:
+        """Note that the clock of a slot was set."""
+        self.due = min(self.due, slot.due)
+
+    def enforce(self, now: float, words: Callable[[Slot], str], grace_s: float) -> None:
+        """Do what the clocks want, where one is due."""
+        if now < self.due:
+            return
+        for slot in self.busy():
+            if now >= slot.due:
+                slot.enforce(now, words(slot), grace_s)
+        self.due = min((slot.due for slot in self.busy()), default=NEVER)
+
+    def ended(self, look_at_all: bool) -> Iterator[Slot]:
+        """Yield the slots whose process has perhaps ended; each is to be polled before the next is asked for.
+
+        Parameters
+        ----------
+        look_at_all
+            Trust nobody: another part of this program may have collected a child.
+        """
+        if look_at_all or not self._plain:
+            yield from self.busy()
+            return
+        by_pid = {slot.run.pid: slot for slot in self.all if slot.run is not None}
+        try:
+            while by_pid and (pid := first_ended()) is not None:
+                yield by_pid.pop(pid)
+        except (KeyError, ChildProcessError):
+            # A child of another part of this program, which hides all others; or such a part has collected ours.
+            yield from self.busy()
+
+    def wait_fds(self) -> list[int]:
+        """Descriptors that become readable when a slot is to be polled, beside the ends of children."""
+        return [] if self._plain else wait_fds(self.busy())
+
+
+def wait_fds(slots: list[Slot]) -> list[int]:
+    """Descriptors that become readable when one of these slots is to be polled."""
+    return [slot.run.wait_fd for slot in slots if slot.run is not None and slot.run.wait_fd is not None]

@@ -34,7 +34,7 @@ from fsqdo.requirements import pending_place
 from fsqdo.rules import TIME_LIMIT
 from fsqdo.runner import BusyError, Ended, SpawnError
 from fsqdo.signals import Signals
-from fsqdo.slots import NEVER, NO_OPTIONS, Launcher, Ready, Slot
+from fsqdo.slots import NEVER, NO_OPTIONS, Launcher, Ready, Slot, Slots, wait_fds
 from fsqdo.store import Store
 from fsqdo.task import Definition, Options
 from fsqdo.workeroptions import GRACE_S, Summary, WorkerOptions
@@ -49,6 +49,7 @@ _IDLE_FIRST_S = 0.1
 _IDLE_MOST_S = 30.0
 _TROUBLE_MOST_S = 30.0
 _SHORT_S = 0.05
+_LOOK_S = 0.02
 _UNBEGUN_S = 0.01
 _AHEAD_S = 0.5
 _AHEAD_MOST = 4
@@ -85,7 +86,7 @@ class Worker:
         self._inline: Callable[[Any], Any] | None = options.func if callable(options.func) else None
         function = options.func if isinstance(options.func, str) else None
         self._launcher = Launcher(options.script, function, variables, self._resources, options.mpirun or (), store.settings)
-        self._slots = [Slot(index) for index in range(options.slots)]
+        self._slots = Slots(options.slots, self._launcher.plain and self._inline is None)
         self._summary = Summary()
         self._kept: list[Ready] = []
         self._overtaken = 0
@@ -143,7 +144,8 @@ class Worker:
         self._recorder = Recorder(self._store, self._member, self._summary, self._report, options.verbose, self._failures)
         self._calls = self._new_calls()
         now = time.monotonic()
-        self._next_scan = now + SCAN_S
+        self._next_scan = self._next_poll = now + SCAN_S
+        self._next_look = now
         self._next_sync = now + SYNC_S
         self._next_pack = now + PACK_S
         self._next_pass = now + PASS_S * random.uniform(0.5, 1.5)
@@ -179,7 +181,7 @@ class Worker:
             self._paused, self._next_pause_look = True, time.monotonic() + 1.0
 
     def _leave(self) -> None:
-        for slot in self._slots:
+        for slot in self._slots.all:
             slot.close()
         if self._recorder.unknown:
             self._summary.trouble = True
@@ -194,16 +196,16 @@ class Worker:
         self._guarded(partial(drain, self._store, self._member.name, crashed=False))  # nothing is there, if all is as it seems
         self._kept.clear()
         self._ahead.clear()
-        for slot in self._slots:
+        for slot in self._slots.all:
             slot.close()
         if self._store.ls("") is None:
             self._stopping = "the queue was deleted"
 
     def _kill_all(self) -> None:
-        for slot in self._busy():
+        for slot in self._slots.busy():
             slot.kill()
             while slot.poll() is None:
-                self._signals.wait(0.05, _wait_fds([slot]))
+                self._signals.wait(0.05, wait_fds([slot]))
             slot.clear()
 
     def _serve(self) -> None:
@@ -218,37 +220,46 @@ class Worker:
                 self._record(claim, definition, options, attempt, kind)
             if self._failures.due or self._failures.why:
                 self._guarded(self._act_on_failures)
-            self._guarded(self._recorder.look)
+            self._look(now)
             if self._recorder.pending and (now >= self._next_try or self._stopping):
                 self._guarded(self._recorder.save_again)
             if self._may_start(now):
                 self._fill(now)
                 self._claim_ahead()
-            if not self._busy() and (self._stopping or (self._draining and not self._recorder.pending)):
+            if (self._stopping or (self._draining and not self._recorder.pending)) and not self._slots.busy():
+                self._guarded(self._recorder.look)
                 return
             self._wait()
+
+    def _look(self, now: float) -> None:
+        """Move on what waited for what has ended: where tasks are short for some at once, a moment later."""
+        if not self._recorder.unlooked:
+            self._next_look = now + (_LOOK_S if self._typical_s < _SHORT_S else 0.0)
+        elif now >= self._next_look:
+            self._next_look = now + _LOOK_S
+            if not self._guarded(self._recorder.look):
+                self._next_look = self._next_try
 
     def _may_start(self, now: float) -> bool:
         return now >= self._next_try and not (self._stopping or self._draining or self._recorder.pending)
 
-    def _busy(self) -> list[Slot]:
-        return [slot for slot in self._slots if slot.run is not None]
-
     def _wait(self) -> None:
         """Sleep until a child ends, a signal comes, or the next thing is due."""
         now = time.monotonic()
-        busy = self._busy()
-        due = min([self._next_scan, self._next_pass, self._next_sync, *(slot.due for slot in busy)])
+        busy = self._slots.busy()
+        due = min(self._next_scan, self._next_pass, self._next_sync, self._slots.due)
+        if self._recorder.unlooked:
+            due = min(due, self._next_look)
         if not self._stopping:
             due = min(due, self._deadline - self._grace_s)
             if self._recorder.pending or (len(busy) < len(self._slots) and not self._draining):
                 due = min(due, self._next_try)
         if self._ahead:
             due = min(due, self._ahead_until)
-        if any(slot.run.pid == 0 for slot in busy if slot.run is not None):
+        if self._inline is not None and any(slot.run.pid == 0 for slot in busy if slot.run is not None):
             due = min(due, now + _UNBEGUN_S)  # the check of what ran in this process: no child's end wakes the loop for it
         if due > now:
-            self._signals.wait(due - now, _wait_fds(busy))
+            self._signals.wait(due - now, self._slots.wait_fds())
 
     def _guarded(self, step: Callable[[], object]) -> bool:
         """Do something that the file system may refuse; False when it did: said, and tried again later, ever more slowly."""
@@ -272,14 +283,13 @@ class Worker:
                 self._on_signal(number)
         if now >= self._deadline - self._grace_s and not self._stopping:
             self._stop("its time is over")
-        for slot in self._slots:
-            if now >= slot.due:
-                slot.enforce(now, self._limits.words(slot.options, slot.limit_s), self._grace_s)
+        self._slots.enforce(now, lambda slot: self._limits.words(slot.options, slot.limit_s), self._grace_s)
         if now >= self._next_scan or self._recorder.missed:
             self._next_scan, self._recorder.missed = now + SCAN_S, False
             self._guarded(self._scan)
-            for slot in self._busy() if self._limits.changing else ():
+            for slot in self._slots.busy() if self._limits.changing else ():
                 slot.limit(self._limits.of(slot.options))
+                self._slots.changed(slot)
         if now >= self._next_sync:
             self._next_sync = now + SYNC_S
             self._guarded(self._member.journal.sync)
@@ -308,19 +318,20 @@ class Worker:
         elif not self._stopping:
             self._stop(f"stopped by {signal.Signals(number).name}")
         elif number == signal.SIGINT:
-            for slot in self._busy():
+            for slot in self._slots.busy():
                 slot.kill()
 
     def _stop(self, why: str) -> None:
         """Claim no more; stop what runs, as interruptions, early enough to have moved it when the grace is over."""
         self._stopping = why
-        for slot in self._busy():
+        for slot in self._slots.busy():
             slot.stop("interrupted", why, self._grace_s * 0.8)
+            self._slots.changed(slot)
 
     def _scan(self) -> None:
         """Look into the own directory for a fence, orders, and claims whose reply was lost."""
         listed = self._member.listing()
-        held = {str(slot.claim.name): slot for slot in self._slots if slot.claim is not None}
+        held = {str(slot.claim.name): slot for slot in self._slots.all if slot.claim is not None}
         known = set(held) | self._recorder.names() | {ready.claim.key for ready in (*self._kept, *self._ahead)}
         if DRAIN in listed and not self._draining:
             self._draining = "told to drain"
@@ -350,6 +361,7 @@ class Worker:
         slot = held.get(key)
         if slot is not None:
             slot.stop("killed", "killed by its user", self._grace_s)
+            self._slots.changed(slot)
         elif f"{key}.json" not in listed:
             self._store.unlink(f"{self._member.directory}/{key}.kill")
 
@@ -366,7 +378,7 @@ class Worker:
         if self._calls is not None and not (self._kept or self._failures.careful):
             self._fill_with_calls(self._calls, now, until)
             return
-        for slot in self._slots:
+        for slot in self._slots.all:
             while slot.run is None:  # a function of this process has ended when `_accept` returns
                 if not self._may_claim(now):
                     return
@@ -396,7 +408,7 @@ class Worker:
                         self._idle_since, self._pause_s, self._looked_twice = NEVER, _IDLE_FIRST_S, False
                 ready = None if claim is None else self._read(claim)
                 if ready is not None:
-                    self._accept(self._slots[0], ready)
+                    self._accept(self._slots.all[0], ready)
                 if not calls.dry or not self._found_nothing(now):
                     return
             except StorageError as error:
@@ -432,7 +444,7 @@ class Worker:
 
     def _must_wait(self) -> bool:
         """Whether nothing more may start before what is kept here: enough smaller ones have."""
-        return bool(self._kept) and self._overtaken >= len(self._slots) and bool(self._busy())
+        return bool(self._kept) and self._overtaken >= len(self._slots) and bool(self._slots.busy())
 
     def _may_claim(self, now: float) -> bool:
         if self._options.max_tasks is not None and self._started >= self._options.max_tasks:
@@ -574,7 +586,7 @@ class Worker:
         now = time.monotonic()
         self._idle_for(now)
         self._member.journal.sync()
-        if self._busy():
+        if self._slots.busy():
             return
         if self._options.idle_s is not None:
             self._end_if_idle(now)
@@ -587,7 +599,7 @@ class Worker:
 
     def _end_if_idle(self, now: float) -> None:
         idle_s = self._options.idle_s
-        if idle_s is None or self._busy():
+        if idle_s is None or self._slots.busy():
             return
         if now - self._idle_since >= idle_s:
             self._draining = f"no task for {idle_s:g} s"
@@ -606,6 +618,7 @@ class Worker:
             if ready.prepared is None:
                 ready = self._launcher.prepare(ready.claim, ready.definition, self._member.name)
             slot.begin(ready, self._store, self._member, self._launcher, self._limits.of(slot.options))
+            self._slots.changed(slot)
         except (SpawnError, TaskError) as error:
             attempt.reason = error.message
             attempt.exit_code = error.task_exit_code if isinstance(error, SpawnError) else None
@@ -644,6 +657,7 @@ class Worker:
             ended = Ended(0, None, 0.0, 0, attempt.elapsed_s, attempt.result)
             try:
                 if slot.begin_check(ready, self._store, self._member, self._launcher, ended, limit_s):
+                    self._slots.changed(slot)
                     return
             except StorageError:
                 if slot.run is None:  # unchecked it counts for nothing: it is called again
@@ -655,8 +669,11 @@ class Worker:
     def _reap(self, now: float) -> list[_Ended]:
         """The attempts that have ended since the last time; their slots are free."""
         found = []
-        for slot in self._slots:
-            ended = None if slot.run is None else slot.poll()
+        look_at_all = now >= self._next_poll
+        if look_at_all:
+            self._next_poll = now + SCAN_S
+        for slot in self._slots.ended(look_at_all):
+            ended = slot.poll()
             if ended is None or slot.claim is None:
                 continue
             self._typical_s += (ended[0].elapsed_s - self._typical_s) / 4
@@ -681,7 +698,3 @@ class Worker:
             self._recorder.record(claim, definition, options, attempt, kind)
         except StorageError as error:
             self._trouble(error)
-
-
-def _wait_fds(slots: list[Slot]) -> list[int]:
-    return [slot.run.wait_fd for slot in slots if slot.run is not None and slot.run.wait_fd is not None]
