@@ -118,30 +118,31 @@ def meddler(queue: fsqdo.Queue, rng: random.Random, ledger: Ledger) -> None:
     top = max(2, queue.store.next_id())
     first = rng.randrange(1, top)
     ids = range(first, min(top, first + rng.choice([1, 10, 200])))
-    chosen = rng.choice(
-        ["retry", "retry", "reprioritize", "rerun", "kill", "recover", "promote", "status", "pause", "reprioritize all"]
-    )
-    if chosen == "retry":
-        queue.retry()
-    elif chosen == "reprioritize":
-        queue.reprioritize(rng.randrange(-5, 6), id=ids)
-    elif chosen == "reprioritize all":
-        queue.reprioritize(rng.randrange(-5, 6), state="Waiting")
-    elif chosen == "rerun":
-        queue.rerun(id=ids)
-    elif chosen == "kill":
-        queue.kill(id=ids[:10])
-    elif chosen == "recover":
-        queue.recover()
-    elif chosen == "promote":
-        queue.promote()
-    elif chosen == "status":
-        queue.status()
-    else:
-        queue.pause()
-        time.sleep(rng.random())
-        queue.resume()
+    verbs: dict[str, Callable[[], object]] = {
+        "retry": queue.retry,
+        "retry again": queue.retry,
+        "reprioritize": lambda: queue.reprioritize(rng.randrange(-5, 6), id=ids),
+        "reprioritize all": lambda: queue.reprioritize(rng.randrange(-5, 6), state="Waiting"),
+        "rerun": lambda: queue.rerun(id=ids),
+        "rerun killed": lambda: queue.rerun(state="Killed", id=range(first, top)),
+        "kill": lambda: queue.kill(id=ids[:10]),
+        "kill many": lambda: queue.kill(id=range(first, min(top, first + 3000)), state="Pending"),  # whole packs among them
+        "recover": queue.recover,
+        "promote": queue.promote,
+        "status": queue.status,
+        "pause": lambda: _pause(queue, rng),
+        "pack": lambda: queue.pack(wait=False),
+        "unpack": lambda: queue.unpack(id=ids),
+        "tidy": lambda: queue.tidy(wait=False),
+    }
+    verbs[rng.choice(list(verbs))]()
     time.sleep(rng.random())
+
+
+def _pause(queue: fsqdo.Queue, rng: random.Random) -> None:
+    queue.pause()
+    time.sleep(rng.random())
+    queue.resume()
 
 
 ACTORS: dict[str, Callable[[fsqdo.Queue, random.Random, Ledger], None]] = {
