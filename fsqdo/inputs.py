@@ -110,7 +110,8 @@ def command_lines(chunks: Iterable[bytes], source: str) -> Iterator[str]:
     """
     for number, raw in enumerate(chunks, 1):
         try:
-            line = raw.decode()
+            # Some editors begin a file with a byte order mark; kept, it would be part of the first command, and not be seen.
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{source}, line {number} is not UTF-8: {error.reason} at byte {error.start + 1}", "convert it, e.g. with iconv"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fsqdo import names
-from fsqdo.errors import InputError, QueueNotFoundError, TaskError, TaskNotFoundError
+from fsqdo.errors import InputError, QueueNotFoundError, StorageError, TaskError, TaskNotFoundError
 from fsqdo.ids import SHARD_SIZE, IdSet
 from fsqdo.places import known_dir
 from fsqdo.settings import Settings
@@ -90,9 +91,24 @@ def qlist() -> list[Queue]:
 
 
 def queue_names() -> list[str]:
-    """Names of the directories that may be queues, sorted."""
-    found = Tree(queues_dir()).names("")
-    return [name for name in found if not name.startswith(".") and os.path.isdir(os.path.join(queues_dir(), name))]
+    """Names of the directories that may be queues, sorted; none where nothing was made yet.
+
+    Raises
+    ------
+    StorageError
+        When the queues' directory cannot be read, or is something else: then this is not "no queues".
+    """
+    directory = queues_dir()
+    found = Tree(directory).ls("")
+    if found is None:
+        try:
+            os.stat(directory)
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(error, "listdir", directory) from None
+    return [name for name in sorted(found) if not name.startswith(".") and os.path.isdir(os.path.join(directory, name))]
 
 
 def _open_or_error(name: str) -> Queue | Exception:

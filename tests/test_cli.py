@@ -243,6 +243,27 @@ def test_list_of_nothing() -> None:
     assert ok("list", "--json") == ""
 
 
+def test_list_says_when_there_is_no_such_directory(root: Path) -> None:
+    missing, file = root / "mising", root / "file"
+    file.write_text("")
+    done = run("list", env={**_environment(), "FSQDO_DIR": str(missing)})
+    assert done.returncode == 0 and str(missing) in done.stderr
+    for place in (file, file / "below"):
+        for words in (["list"], ["list", "--json"]):
+            done = run(*words, env={**_environment(), "FSQDO_DIR": str(place)})
+            assert done.returncode == 1 and done.stdout == ""
+            assert done.stderr == f"fsqdo: listdir {place}: Not a directory\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_command(tmp_path: Path) -> None:
+    file = tmp_path / "tasks"
+    file.write_bytes(b"\xef\xbb\xbftrue 1\r\ntrue 2\r\n")
+    assert ok("load", "Blat", file) == "1-2\n"
+    file.write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert ok("load", "Blat", file, "--json") == "3\n"
+    assert [task.task for task in fsqdo.connect("Blat").tasks()] == ["true 1", "true 2", {"a": 1}]
+
+
 def test_list_reports_what_it_cannot_read_and_goes_on(root: Path) -> None:
     for name in ("Ash", "Blat", "Cut"):
         fsqdo.create(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def list_command(as_json: bool) -> int:
 
     A directory that is no queue, or one that cannot be read, is reported and does not stop the others.
     """
-    from fsqdo.queue import connect, queue_names
+    from fsqdo.queue import connect, queue_names, queues_dir
 
     found, code = [], 0
     for name in queue_names():
@@ -92,6 +93,8 @@ def list_command(as_json: bool) -> int:
             complain(str(error))
             code = 1
     write_lines(map(json_line, found) if as_json else table(found))
+    if not found and not os.path.lexists(queues_dir()):  # a slip of the pen in FSQDO_DIR looks like this
+        say(f"there is no directory {printable(queues_dir())} yet; the first queue makes it")
     return code
 
 
