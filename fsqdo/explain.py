@@ -153,6 +153,8 @@ def _running(store: Store, task: Task) -> list[str]:
 def _ended(store: Store, task: Task) -> list[str]:
     outcome = task.outcome
     if outcome is None:
+        if task.state is State.KILLED:
+            return ["it was killed before an attempt of it ended; `fsqdo retry --state Killed` puts it back to pending"]
         return [] if task.state is State.SUCCEEDED else ["no journal tells more"]
     return [f"its last attempt ended {outcome.ended_at}: {outcome.how()}"]
 

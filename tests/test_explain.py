@@ -160,6 +160,10 @@ def test_running_and_ended(queue: fsqdo.Queue) -> None:
     queue.do(report=lambda text: None)
     (said,) = why(queue, task)
     assert said.endswith(": exit code 3")
+    never = queue.add("true")
+    queue.kill(id=never)
+    (said,) = why(queue, never)
+    assert said.startswith("it was killed before") and "retry --state Killed" in said
 
 
 def test_the_command(queue: fsqdo.Queue, capsys: pytest.CaptureFixture[str]) -> None:
