@@ -22,7 +22,11 @@ fsqdo tasks Blat --state Pending --older-than 2h --ids | wc -l
 )
 @queue_argument
 @selector
-@click.option("--blocked", is_flag=True, help="Only tasks that wait for one that failed or was killed.")
+@click.option(
+    "--blocked",
+    is_flag=True,
+    help="Only tasks that wait for one that failed or was killed (and, of several, for no other any more).",
+)
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N of them.")
 @click.option("-l", "--long", is_flag=True, help="Also the id, exit code and name.")
 @click.option("--ids", "only_ids", is_flag=True, help="Only the ids, one a line.")

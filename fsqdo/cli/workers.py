@@ -111,7 +111,8 @@ fsqdo drain Blat node17-4711-a0b1c2
 def drain_command(queue: str, worker: tuple[str, ...]) -> None:
     """Have workers finish what they run and claim no more.
 
-    Without a WORKER all that there are now; new ones are not affected (pause is what stops those).
+    Without a WORKER all that there are now; new ones are not affected (pause is what stops those). A worker looks for this
+    order every 5 seconds.
     """
     from fsqdo.queue import connect
 
