@@ -205,7 +205,7 @@ def test_load_dedupe() -> None:
     ok("load", "Blat", "-", text="a\nb\n")
     assert ok("load", "Blat", "-", "--dedupe", text="b\nc\nc\na\n") == "3\n"
     done = run("load", "Blat", "-", "--dedupe", text="c\n")
-    assert (done.returncode, done.stdout) == (0, "") and "nothing to add" in done.stderr
+    assert (done.returncode, done.stdout) == (0, "") and "nothing to add in -: the queue has all" in done.stderr
 
 
 def test_load_json_with_names() -> None:
@@ -335,6 +335,9 @@ def test_show_and_log(blat: Callable[..., fsqdo.Queue]) -> None:
     assert ok("log", "Blat", 1) == "second\n"
     assert ok("log", "Blat", 1, "--attempt", 2) == "second\n"
     assert "attempt 3" in refused(1, "log", "Blat", 1, "--attempt", 3)
+    blat("true", do=True)
+    silent = run("log", "Blat", 2)
+    assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "task 2 has written nothing\n")
 
 
 # ---------------------------------------------------------------- changing many
@@ -704,6 +707,21 @@ def test_an_interrupt_while_loading_adds_nothing(root: Path) -> None:
     _, said = loader.communicate(timeout=HANG_S)
     assert loader.returncode == 130 and b"Traceback" not in said
     assert not any(counts().values())
+
+
+@pytest.mark.parametrize(
+    "words", [["retry", "Blat"], ["rerun", "Blat", "--force"], ["kill", "Blat", "1"], ["reprioritize", "Blat", "5"]]
+)
+def test_an_interrupt_half_way_says_that_tasks_may_be_changed(
+    words: list[str], blat: Callable[..., fsqdo.Queue], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    blat("true")
+    monkeypatch.setattr(fsqdo.Queue, words[0], interrupted)
+    assert main(words) == 130
+    assert "changed already" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- small parts

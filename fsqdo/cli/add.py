@@ -120,7 +120,8 @@ def load_command(queue: str, file: str, json: bool, dedupe: bool, **options: Any
     if len(ids):
         print(f"{ids[0]}-{ids[-1]}" if len(ids) > 1 else ids[0])
         sys.stdout.flush()
-    say(f"{counted(len(ids), 'task')} loaded" if len(ids) else f"nothing to add in {file}")
+    nothing = f"nothing to add in {file}{': the queue has all of it already' if dedupe else ''}"
+    say(f"{counted(len(ids), 'task')} loaded" if len(ids) else nothing)
 
 
 class Progress:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from fsqdo.cli.options import DURATION, PRIORITY, command, dry_run_option, queue_argument, selection, selector
-from fsqdo.cli.output import counted
+from fsqdo.cli.output import complain, counted
 
 
 def _report(number: int, done: str, dry_run: bool) -> None:
     print(f"{counted(number, 'task')} {'would be ' if dry_run else ''}{done}")
+
+
+@contextmanager
+def _said_when_interrupted() -> Iterator[None]:
+    """Unlike a load, these are not whole or not at all: who stops one half-way is told so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain("interrupted: some tasks may be changed already, and stay so; `fsqdo status` counts them")
+        raise
 
 
 @command(
@@ -32,7 +44,9 @@ def retry_command(queue: str, dry_run: bool, **selected: Any) -> None:
     """
     from fsqdo.queue import connect
 
-    _report(connect(queue).retry(dry_run=dry_run, **selection(selected)), "reset to pending", dry_run)
+    with _said_when_interrupted():
+        number = connect(queue).retry(dry_run=dry_run, **selection(selected))
+    _report(number, "reset to pending", dry_run)
 
 
 @command(
@@ -55,7 +69,9 @@ def rerun_command(queue: str, force: bool, dry_run: bool, **selected: Any) -> No
 
     if not force and not dry_run:
         raise click.UsageError("rerun also runs again what succeeded: say --force, or look first with --dry-run")
-    _report(connect(queue).rerun(dry_run=dry_run, **selection(selected)), "reset to pending", dry_run)
+    with _said_when_interrupted():
+        number = connect(queue).rerun(dry_run=dry_run, **selection(selected))
+    _report(number, "reset to pending", dry_run)
 
 
 @command(
@@ -77,7 +93,9 @@ def kill_command(queue: str, wait_s: float | None, dry_run: bool, **selected: An
     """
     from fsqdo.queue import connect
 
-    _report(connect(queue).kill(dry_run=dry_run, wait_s=wait_s or 0.0, **selection(selected)), "killed", dry_run)
+    with _said_when_interrupted():
+        number = connect(queue).kill(dry_run=dry_run, wait_s=wait_s or 0.0, **selection(selected))
+    _report(number, "killed", dry_run)
 
 
 @command(
@@ -99,5 +117,6 @@ def reprioritize_command(queue: str, priority: int, dry_run: bool, **selected: A
     """
     from fsqdo.queue import connect
 
-    number = connect(queue).reprioritize(priority, dry_run=dry_run, **selection(selected))
+    with _said_when_interrupted():
+        number = connect(queue).reprioritize(priority, dry_run=dry_run, **selection(selected))
     _report(number, f"set to priority {priority}", dry_run)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fsqdo.cli.options import command, json_option, queue_argument, selection, selector
-from fsqdo.cli.output import fields, json_line, printable, task_text, write_lines
+from fsqdo.cli.output import fields, json_line, printable, say, task_text, write_lines
 
 
 @command(
@@ -150,3 +150,5 @@ def log_command(queue: str, task_id: int, attempt: int | None) -> None:
     content = connect(queue).log(task_id, attempt)
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
+    if not content:
+        say(f"task {task_id} has written nothing")
