@@ -462,7 +462,9 @@ class Worker:
         return not self._paused
 
     def _look_whether_paused(self) -> None:
-        self._paused = self._store.paused()
+        was, self._paused = self._paused, self._store.paused()
+        if self._paused and not was:  # who started it, and sees nothing happen, is to know why
+            self._report("the queue is paused: this worker waits for `fsqdo resume`")
 
     def _take(self) -> Ready | None:
         """The next task to start: one this worker holds already, or a fresh claim; None when nothing is pending."""

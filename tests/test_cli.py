@@ -696,6 +696,14 @@ def test_a_terminal_that_knows_only_ascii(blat: Callable[..., fsqdo.Queue]) -> N
     assert done.stdout.splitlines()[1] == "Pending    echo \\xe9\\u4e2d"
 
 
+def test_a_worker_of_a_paused_queue_says_what_it_waits_for(blat: Callable[..., fsqdo.Queue]) -> None:
+    blat("true")
+    ok("pause", "Blat")
+    done = run("do", "Blat", "--timeout", "0")
+    assert done.returncode == 0 and done.stderr.count("fsqdo: the queue is paused") == 1 and "resume" in done.stderr
+    assert counts()["Pending"] == 1
+
+
 def test_an_interrupt_while_loading_adds_nothing(root: Path) -> None:
     loader = subprocess.Popen(
         [*PROGRAM, "load", "Blat", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment()
