@@ -190,16 +190,22 @@ class Worker:
 
     def _after_fence(self, error: FencedError) -> None:
         """Others have what this worker held: stop the copies here, move nothing, start anew under a new name."""
-        self._report(f"{error}; its tasks here are killed, others run them")
+        deleted = self._store.ls("") is None
+        self._report(
+            "the queue was deleted; its tasks here are killed"
+            if deleted
+            else f"{error}; its tasks are killed here, others run them"
+        )
         self._kill_all()
         self._member.abandon()
-        self._guarded(partial(drain, self._store, self._member.name, crashed=False))  # nothing is there, if all is as it seems
+        if deleted:
+            self._stopping = "the queue was deleted"
+        else:  # nothing is there, if all is as it seems
+            self._guarded(partial(drain, self._store, self._member.name, crashed=False))
         self._kept.clear()
         self._ahead.clear()
         for slot in self._slots.all:
             slot.close()
-        if self._store.ls("") is None:
-            self._stopping = "the queue was deleted"
 
     def _kill_all(self) -> None:
         for slot in self._slots.busy():

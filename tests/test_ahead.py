@@ -111,3 +111,17 @@ def test_a_pause_sends_them_back(queue: fsqdo.Queue, tmp_path: Path) -> None:
         queue.resume()
         assert process.wait(HANG_S) == 0
     assert queue.status()["ntasks"]["Succeeded"] == 2 * SHORT + 1
+
+
+def test_a_queue_that_is_deleted_under_its_worker(root: Path) -> None:
+    """It says so, and not that others run its tasks: nobody does."""
+    queue = fsqdo.create("q")
+    queue.add_multiple(range(5))
+    said: list[str] = []
+
+    def delete(task: object) -> None:
+        queue.delete()
+
+    assert queue.do(func=delete, report=said.append).why == "the queue was deleted"
+    assert any("the queue was deleted" in line for line in said), said
+    assert not any("others run them" in line for line in said), said
