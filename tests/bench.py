@@ -293,7 +293,7 @@ def _xargs(bench: Bench, words: list[str], lines: Path, count: int) -> Cost:
 
 def _worker(bench: Bench, commands: Path, slots: int, count: int) -> Cost:
     """Seconds a task of `fsqdo do` on loose tasks; the loading is not in it."""
-    queue = bench.queue()
+    queue = bench.queue(pack=False)
     words = commands.read_text().splitlines()
     for first in range(0, len(words), LOOSE):
         queue.add_multiple(words[first : first + LOOSE])
@@ -438,14 +438,14 @@ def _drained(bench: Bench, queue: fsqdo.Queue, tasks: int) -> Cost:
 
 
 def _independent(bench: Bench) -> Cost:
-    queue = bench.queue()
+    queue = bench.queue(pack=False)
     for first in range(0, CHAINED, LOOSE):
         queue.add_multiple(range(first, min(first + LOOSE, CHAINED)))
     return _drained(bench, queue, CHAINED).per(CHAINED)
 
 
 def _chain(bench: Bench) -> Cost:
-    queue = bench.queue()
+    queue = bench.queue(pack=False)
     rows = ({"task": n, "name": f"n{n}", "requires": [f"n{n - 1}"][: min(n, 1)]} for n in range(CHAINED))
     queue.loadfile(BytesIO(b"".join(json.dumps(row).encode() + b"\n" for row in rows)), json=True)
     return _drained(bench, queue, CHAINED).per(CHAINED)

@@ -17,8 +17,8 @@ from tests.bench import Bench
 from tests.bench_peers import Section, figure
 
 WORKERS = 1000
-SHORT = 100_000
-LONG_S = 60.0
+SHORT = 50_000
+LONG_S = 40.0
 DRAINERS = 50
 DRAINED = 1_000_000
 URGENT = 100

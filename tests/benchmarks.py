@@ -47,7 +47,8 @@ def floors(shared: Bench) -> Iterator[Section]:
         "floors",
         "Against floors",
         "Each line is a ratio against its floor, measured in turn: what the same takes by plain system calls, with xargs, or "
-        "in an empty Python. `make bench` shows these alone.",
+        "in an empty Python. What has ended stays loose here: packing it is work that the others do not do. `make bench` shows "
+        "these alone.",
         ["what / its floor", "floor", "fsqdo", "", "ratio", "of the rounds", "limit", ""],
         rows,
         data={"lines": [asdict(line) for line in lines]},
