@@ -489,7 +489,7 @@ def _fan_in(bench: Bench, required: bool) -> Cost:
 def bench_fanin(bench: Bench) -> Iterator[Line]:
     """What it costs tasks that one requires them all: against the same tasks without it, counted in renames."""
     found = []
-    for _ in range(min(bench.rounds, 3)):
+    for _ in range(min(bench.rounds, 2)):
         bench.settle()
         rename = _raw_renames(bench)
         without, required = _fan_in(bench, False), _fan_in(bench, True)
