@@ -13,7 +13,9 @@ import fsqdo
 from fsqdo import claims
 from fsqdo.claims import Claimer
 from fsqdo.errors import StorageError
+from fsqdo.finals import Finals
 from fsqdo.holder import Holder
+from fsqdo.ids import ids_in
 from fsqdo.member import Member
 from fsqdo.names import parse_marker
 from fsqdo.packs import open_pack
@@ -393,6 +395,28 @@ def test_what_waited_for_a_killed_pack(queue: fsqdo.Queue) -> None:
     assert [task.id for task in queue.tasks(blocked=True)] == [requires]
     queue.rerun(id=3)
     assert list(queue.tasks(blocked=True)) == []
+
+
+def left_with_its_spent_marker(queue: fsqdo.Queue, seam: System) -> None:
+    """Kill all; somebody opens a killed pack, publishes it, sets 2 and 3 back, and was not able to unlink the spent marker."""
+
+    def unlink(path: str) -> None:
+        if not path.endswith(f"{FIRST}.r1.pack"):
+            System.unlink(path)
+
+    queue.kill(state="Pending")
+    seam.unlink = unlink  # type: ignore[method-assign]
+    assert queue.rerun(id="2-3") == 2
+    assert f"{FIRST}.r1.pack" in queue.store.names(f"killed/000000/{FIRST}.r1")
+    del seam.unlink
+
+
+def test_a_spent_marker_of_killed_tasks_says_nothing(queue: fsqdo.Queue, seam: System) -> None:
+    """Else what was set back would count as ended, and what is to run after it would run before it."""
+    left_with_its_spent_marker(queue, seam)
+    sound(queue, killed=TASKS - 2, pending=2)
+    assert list(ids_in(0, Finals(queue.store).bits(State.KILLED, 0))) == [1, 4, 5, 6, 7, 8, 9]
+    assert queue.task(queue.add("true", after=[2])).state is State.WAITING
 
 
 def killed_packs(world: World) -> None:

@@ -355,7 +355,8 @@ class Store(Tree):
             found |= bits_of_names(listed, shard)
             if state is State.KILLED:
                 for bundle in filter(names.parse_bundle, listed):
-                    found |= bits_of_names(self.ls(f"{directory}/{bundle}") or (), shard)
+                    inside = self.ls(f"{directory}/{bundle}") or ()
+                    found |= bits_of_names([name for name in inside if name != f"{bundle}.pack"], shard)  # that is spent
             if parsed.token:
                 # Hidden names are of tasks that the file holds, so both together are right, whatever is unlinked meanwhile.
                 found |= bits_of_names(self._packed_names(f"{directory}/{names.all_file(parsed.token)}"), shard)
