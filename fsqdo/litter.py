@@ -21,7 +21,7 @@ from fsqdo.task import State
 
 DAY_S = 86400.0
 _HOST_GONE_S = 7 * DAY_S
-_DEPTHS = {"pending": 2, "waiting": 3, "succeeded": 1, "failed": 1, "killed": 1}
+_DEPTHS = {"pending": 2, "waiting": 3, "succeeded": 1, "failed": 1, "killed": 2}
 _FILES = (".json", ".jsonl", ".pack", ".txt", ".log")
 
 

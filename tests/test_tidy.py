@@ -261,6 +261,8 @@ def scatter(queue: fsqdo.Queue) -> None:
     (base / "pending/7/000000001-000000004").mkdir(parents=True)
     (base / "pending/7/000000001-000000004/000000001-000000004.pack").write_text("x")
     (base / "waiting/000000/000000999").mkdir(parents=True)
+    (base / "killed/000000/000000001-000000004.r1").mkdir(parents=True)
+    (base / "killed/000000/000000001-000000004.r1/000000001-000000004.r1.pack").write_text("x")
     (base / "succeeded/000009").mkdir()
     (base / "failed/000000/000000001.f1@host-1-none.txt").write_text("of nobody")
 
@@ -270,7 +272,7 @@ def test_litter_goes_and_what_may_be_in_use_stays(queue: fsqdo.Queue, monkeypatc
     queue.tidy()
     before = said(queue)
     scatter(queue)
-    kinds = {"staging": 1, "lock": 1, "observation": 1, "queue": 2, "marker": 1, "directory": 5, "story": 1}
+    kinds = {"staging": 1, "lock": 1, "observation": 1, "queue": 2, "marker": 2, "directory": 7, "story": 1}
     assert queue.tidy(dry_run=True) == kinds
     assert queue.tidy(dry_run=True) == kinds, "that changed nothing"
     assert queue.tidy() == kinds
@@ -278,7 +280,7 @@ def test_litter_goes_and_what_may_be_in_use_stays(queue: fsqdo.Queue, monkeypatc
     assert os.listdir(base / "tmp") == ["young"] and os.listdir(base / "locks") == ["young"]
     assert sorted(os.listdir(base / "observed")) == ["here.json"]
     assert sorted(os.listdir(base.parent)) == [".new.Other.young", "Q"]
-    assert os.listdir(base / "pending") == os.listdir(base / "waiting") == []
+    assert os.listdir(base / "pending") == os.listdir(base / "waiting") == os.listdir(base / "killed") == []
     assert said(queue) == before and queue.tidy() == {}
     for young in (base / "tmp/young", base / "locks/young"):
         assert young.exists()
