@@ -183,7 +183,11 @@ class Selection:
                 yield Task(entry, definition_of(self._store, entry), self._outcomes)
         except TaskError as error:
             if isinstance(entry.name, TaskName) and entry.packed is None and self._store.read(entry.path) is None:
-                return  # RACE: it moved between the listing and the look
+                # RACE: it moved between the listing and the look. One that was packed is where it was, for those who ask.
+                if entry.state is State.SUCCEEDED:
+                    again = self._store.entries(State.SUCCEEDED, IdSet.of(entry.name.id))
+                    yield from (task for one in again if one.path != entry.path for task in self._all_of(one))
+                return
             yield Task(entry, Definition(entry.name.first, ""), self._outcomes, error=str(error))
 
     def entries(

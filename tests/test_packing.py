@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 import fsqdo
 from fsqdo import mounts, packing, unpacking, upkeep, worker
 from fsqdo.errors import FsqdoError, StorageError
+from fsqdo.finals import Finals
+from fsqdo.ids import ids_in
 from fsqdo.member import Member
 from fsqdo.names import ShardEntry
 from fsqdo.recovery import recover
@@ -39,8 +42,8 @@ def double(task: Any) -> Any:
     return None if task == "quiet" else {"got": task}
 
 
-def drained(tasks: list[Any], **settings: Any) -> fsqdo.Queue:
-    queue = fsqdo.create("Q", pack=False, **settings)
+def drained(tasks: list[Any], name: str = "Q") -> fsqdo.Queue:
+    queue = fsqdo.create(name, pack=False)
     queue.add_multiple(tasks)
     queue.do(func=double)
     return queue
@@ -244,6 +247,78 @@ def test_unpack_leaves_a_file_with_a_bad_line_where_it_is(packed: fsqdo.Queue) -
     with pytest.raises(FsqdoError, match="cannot be read"):
         packed.unpack()
     assert forms(packed) == ["000000.p.n5.jsonl"]
+
+
+# ---------------------------------------------------------------- looks meanwhile
+class _EnoughError(Exception):
+    """Raised in a test's rename, where a process would be killed."""
+
+
+def pack_until(queue: fsqdo.Queue, seam: System, renames: int) -> None:
+    """Pack, as a process that is killed before its next rename after so many."""
+    left = [renames]
+
+    def rename(source: str, target: str) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise _EnoughError
+        System.rename(source, target)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    with suppress(_EnoughError):
+        packing.pack_all(Store(queue.directory))
+    del seam.rename
+
+
+LOOKS: dict[str, Any] = {
+    "tasks": lambda q: [task.id for task in q.tasks(state="Succeeded")],
+    "results": lambda q: sorted(task_id for task_id, _ in q.results()),
+    "rerun": lambda q: list(SMALL)[: q.rerun(dry_run=True)],
+    "counts": lambda q: list(SMALL)[: q.store.counts()[State.SUCCEEDED]],
+    "finals": lambda q: list(ids_in(0, Finals(q.store).met(0, ended=False))),
+}
+
+
+class Packer:
+    """Another process that packs the shard, or begins to, just before one call of a look."""
+
+    def __init__(self, queue: fsqdo.Queue, seam: System, at: int, renames: int) -> None:
+        self._queue, self._seam, self._at, self._renames = queue, seam, at, renames
+        self._calls = 0
+        self.came = False
+
+    def listdir(self, path: str) -> list[str]:
+        self._before(path)
+        return System.listdir(path)
+
+    def open(self, path: str, flags: int, *mode: int) -> int:
+        self._before(path)
+        return System.open(path, flags, *mode)
+
+    def _before(self, path: str) -> None:
+        self._calls += f"{self._queue.directory}/succeeded" in path
+        if self._calls == self._at and not self.came:
+            self.came = True
+            pack_until(self._queue, self._seam, self._renames)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("goes_on", [1, 2, 9])
+@pytest.mark.parametrize("begun", [0, 1, 2, 3])
+def test_a_look_while_a_shard_is_packed_finds_all_its_tasks(
+    root: Path, small: None, seam: System, look: str, begun: int, goes_on: int
+) -> None:
+    """Before each call of a look in turn another process packs on, from what one before it has left."""
+    for at in count(1):
+        queue = drained(list(SMALL), name=f"{at}")
+        pack_until(queue, seam, begun)
+        packer = Packer(queue, seam, at, goes_on)
+        seam.listdir, seam.open = packer.listdir, packer.open  # type: ignore[method-assign]
+        found = LOOKS[look](queue)
+        del seam.listdir, seam.open
+        assert found == list(SMALL), f"packed before call {at}"
+        if not packer.came:
+            return
 
 
 # ---------------------------------------------------------------- on a network

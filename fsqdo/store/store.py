@@ -9,19 +9,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from fsqdo import names
 from fsqdo.errors import FormatError, QueueExistsError, QueueNotFoundError, StorageError, TaskError
 from fsqdo.ids import SHARD_SIZE, IdSet, bits_of, shard_of
-from fsqdo.names import PackName, TaskName, new_token
+from fsqdo.names import PackName, ShardEntry, TaskName, new_token
 from fsqdo.settings import Settings
 from fsqdo.store.system import fs
 from fsqdo.store.tree import Tree, is_shared, make_directory
 from fsqdo.task import Definition, Options, State, utc_now
 
 _REASON_BYTES = 1000
+_LOOKS = 3
 
 
 class Entry(NamedTuple):
@@ -171,15 +172,9 @@ class Store(Tree):
         else:
             yield from self._final(state, ids)
 
-    def _here(self, state: State, directory: str, ids: IdSet | None, spent: str = "") -> Iterator[Entry]:
+    def _here(self, state: State, directory: str, ids: IdSet | None, spent: str = "") -> list[Entry]:
         """The tasks and markers of one directory."""
-        found = []
-        for file in self.ls(directory) or ():
-            name = names.parse_entry(file)
-            if name is not None and file != spent and (ids is None or ids.meets(name.first, name.last)):
-                found.append(Entry(state, directory, file, name))
-        found.sort(key=lambda entry: entry.name.first)
-        yield from found
+        return _entries_among(self.ls(directory) or (), state, directory, ids, spent)
 
     def loose_in(self, state: State, bundle: str) -> list[Entry]:
         """The loose tasks of a bundle, in the order of their ids."""
@@ -256,7 +251,7 @@ class Store(Tree):
         for _, directory in self.delayed():
             yield from self._here(State.WAITING, directory, ids)
 
-    def shards(self, state: State, shard: int | None = None) -> Iterator[tuple[names.ShardEntry, str]]:
+    def shards(self, state: State, shard: int | None = None) -> Iterator[tuple[ShardEntry, str]]:
         """Yield (parsed, name) of the shards of a final state, or of one shard in all its forms."""
         found = []
         prefix = "" if shard is None else f"{shard:06d}"
@@ -267,15 +262,10 @@ class Store(Tree):
         yield from sorted(found, key=lambda pair: (pair[0].shard, not pair[0].is_file, pair[1]))
 
     def _final(self, state: State, ids: IdSet | None) -> Iterator[Entry]:
-        hidden: set[str] = set()
-        current = -1
         only = shard_of(ids.lowest) if ids and shard_of(ids.lowest) == shard_of(ids.highest) else None
-        for parsed, file in self.shards(state, only):
-            if ids is not None and not ids.meets(parsed.shard * 1000, parsed.shard * 1000 + 999):
-                continue
-            if parsed.shard != current:
-                current, hidden = parsed.shard, set()
-            yield from self._shard(state, parsed, file, ids, hidden)
+        for shard, forms in groupby(self.shards(state, only), key=lambda pair: pair[0].shard):
+            if ids is None or ids.meets(shard * SHARD_SIZE, shard * SHARD_SIZE + SHARD_SIZE - 1):
+                yield from self._forms(state, shard, list(forms), ids)
         if state is State.SUCCEEDED:
             for directory in self.holders():
                 for name in self.ls(directory) or ():
@@ -283,36 +273,54 @@ class Store(Tree):
         if state is State.KILLED:
             yield from self._opening(state, ids)
 
+    def _forms(self, state: State, shard: int, forms: list[tuple[ShardEntry, str]], ids: IdSet | None) -> Iterator[Entry]:
+        """One shard in all the forms it was listed in; what those hold that come first hides the same names in others."""
+        hidden: set[str] = set()
+        for _ in range(_LOOKS):
+            all_there = True
+            for parsed, file in forms:
+                found, there = self._shard(state, parsed, file, ids, hidden)
+                yield from found
+                all_there = all_there and there
+            if all_there:
+                return
+            forms = list(self.shards(state, shard))  # RACE: it was packed or unpacked, and has another name now
+
     def _unpacking(self, holder: str, name: str, ids: IdSet | None) -> Iterator[Entry]:
         """The tasks of a packed shard in the hands of somebody who unpacks it: where they were, until that is published."""
         if names.parse_unpacking(name) is not None:
             directory = f"{holder}/{name}"
             for file in filter(names.is_all_file, self.ls(directory) or ()):
-                yield from self._packed(State.SUCCEEDED, directory, file, ids, set())
+                yield from self._packed(State.SUCCEEDED, directory, file, ids, set()) or ()
 
-    def _shard(self, state: State, parsed: names.ShardEntry, file: str, ids: IdSet | None, hidden: set[str]) -> Iterator[Entry]:
-        """One shard in one of its forms; names in its JSON Lines hide the loose ones."""
+    def _shard(
+        self, state: State, parsed: ShardEntry, file: str, ids: IdSet | None, hidden: set[str]
+    ) -> tuple[list[Entry], bool]:
+        """The tasks of a shard in one of its forms that are not hidden; and whether it was there. Adds to what is hidden."""
         directory = f"{state.directory}/{file}"
         if parsed.is_file:
-            yield from self._packed(state, state.directory, file, ids, hidden)
-            return
-        if parsed.token:
-            yield from self._packed(state, directory, f"all.{parsed.token}.jsonl", ids, hidden)
+            packed = self._packed(state, state.directory, file, ids, hidden)
+            return packed or [], packed is not None
         if state is State.KILLED:  # packs are killed as they are, and opened here when a part of one is set back
-            yield from self._bundled(state, directory, ids)
-            return
-        for entry in self._here(state, directory, ids):
-            if entry.file not in hidden:
-                yield entry
+            return list(self._bundled(state, directory, ids)), True
+        packed = self._packed(state, directory, names.all_file(parsed.token), ids, hidden) if parsed.token else []
+        listed = self.ls(directory)
+        loose = [entry for entry in _entries_among(listed or (), state, directory, ids) if entry.file not in hidden]
+        hidden.update(entry.file for entry in loose)
+        return (packed or []) + loose, packed is not None and listed is not None
 
-    def _packed(self, state: State, directory: str, file: str, ids: IdSet | None, hidden: set[str]) -> Iterator[Entry]:
+    def _packed(self, state: State, directory: str, file: str, ids: IdSet | None, hidden: set[str]) -> list[Entry] | None:
+        """The tasks in a packed file that are not hidden, its names being so from then on; None when there is no such file."""
+        found: list[Entry] | None = None
         for line in self.read_lines(f"{directory}/{file}"):
+            found = [] if found is None else found
             task_file = f"{names.name_in_line(line)}.json"
             name = names.parse_task(task_file)
-            if name is not None:
+            if name is not None and task_file not in hidden:
                 hidden.add(task_file)
                 if ids is None or name.id in ids:
-                    yield Entry(state, directory, file, name, line)
+                    found.append(Entry(state, directory, file, name, line))
+        return found
 
     def shard_files(self, state: State) -> dict[str, list[str]]:
         """What lies in the directory of a final state, by shard: `{"000017": ["000017", "000017.p1.n9.jsonl"]}`."""
@@ -336,10 +344,8 @@ class Store(Tree):
         """
         whole = bits_of(shard, 1, (shard + 1) * SHARD_SIZE)
         found = 0
-        for file in files:
-            parsed = names.parse_shard(file)
-            if parsed is None or parsed.shard != shard:
-                continue
+        forms = {parsed: file for file in files if (parsed := names.parse_shard(file)) is not None and parsed.shard == shard}
+        for parsed, file in forms.items():
             if parsed.tasks == whole.bit_count():
                 return whole  # its name says so
             directory = f"{state.directory}/{file}"
@@ -359,7 +365,10 @@ class Store(Tree):
                     found |= bits_of_names([name for name in inside if name != f"{bundle}.pack"], shard)  # that is spent
             if parsed.token:
                 # Hidden names are of tasks that the file holds, so both together are right, whatever is unlinked meanwhile.
-                found |= bits_of_names(self._packed_names(f"{directory}/{names.all_file(parsed.token)}"), shard)
+                packed = self._packed_names(f"{directory}/{names.all_file(parsed.token)}")
+                if not packed and not any(form.is_file and form.round == parsed.round for form in forms):
+                    return None  # RACE: its file has moved up, and was not there yet when this was listed
+                found |= bits_of_names(packed, shard)
         return found
 
     def _packed_names(self, path: str) -> list[str]:
@@ -405,19 +414,25 @@ class Store(Tree):
                 counts[State.SUCCEEDED] += sum(1 for _ in self._unpacking(directory, file, None))
 
     def _count_final(self, state: State) -> int:
-        listed = self.ls(state.directory) or ()
-        total, rest = names.size_of_packed(listed)
-        for file in rest:
-            parsed = names.parse_shard(file)
-            if parsed is None:
-                continue
-            if state is State.KILLED:
-                total += self._count_bundled(f"killed/{file}")
-            elif parsed.token is None:
-                total += names.size_of(self.ls(f"{state.directory}/{file}") or ())
-            else:
-                total += sum(entry.name.size for entry in self._shard(state, parsed, file, None, set()))
+        total = 0
+        for _ in range(_LOOKS):
+            total, rest = names.size_of_packed(self.ls(state.directory) or ())
+            counted = [self._count_shard(state, file) for file in rest]
+            total += sum(number for number, _ in counted)
+            if all(there for _, there in counted):
+                break  # else, RACE: one was packed or unpacked, and has another name now
         return total
+
+    def _count_shard(self, state: State, file: str) -> tuple[int, bool]:
+        """Number of tasks in a shard that is no file, and whether it was there."""
+        parsed = names.parse_shard(file)
+        if parsed is None or state is State.KILLED:
+            return (0 if parsed is None else self._count_bundled(f"{state.directory}/{file}")), True
+        if parsed.token is not None:
+            found, there = self._shard(state, parsed, file, None, set())
+            return len(found), there
+        listed = self.ls(f"{state.directory}/{file}")
+        return names.size_of(listed or ()), listed is not None
 
     def find(self, task_id: int) -> Entry | None:
         """Where a task is; None when it is nowhere (looked for three times, since tasks move during a look)."""
@@ -473,6 +488,17 @@ class Store(Tree):
                     if ids is not None and ids[0] <= task_id <= ids[1]:
                         return *ids, f"{load}/{file}"
         return None
+
+
+def _entries_among(files: Iterable[str], state: State, directory: str, ids: IdSet | None, spent: str = "") -> list[Entry]:
+    """The tasks and markers among the names of a directory, in the order of their ids."""
+    found = []
+    for file in files:
+        name = names.parse_entry(file)
+        if name is not None and file != spent and (ids is None or ids.meets(name.first, name.last)):
+            found.append(Entry(state, directory, file, name))
+    found.sort(key=lambda entry: entry.name.first)
+    return found
 
 
 def bundles_among(files: Iterable[str]) -> list[tuple[PackName, str]]:
