@@ -7,6 +7,7 @@ it again. What the worker holds lies in it. Whoever takes it away renames it, an
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from contextlib import suppress
 from typing import Any
@@ -63,6 +64,9 @@ class Member:
 
     def _beat(self) -> None:
         """Touch worker.json until the end: in a thread of its own, since a frozen server may hold the worker for a minute."""
+        # Signals are the main thread's. While that starts a command it blocks them, and the end of another would come here:
+        # for Python's sake this thread would then ask for the interpreter, and hold up the main one, at each command.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while not self._ended.wait(HEARTBEAT_S):
             try:
                 self._store.touch(f"{self.directory}/{WORKER_FILE}")

@@ -21,7 +21,7 @@ from fsqdo.names import shard_name, waiting_dir
 from fsqdo.policy import Attempt, decide, succeeded_path
 from fsqdo.recovery import ENDS, put_away
 from fsqdo.store import Store
-from fsqdo.task import Definition, Options, Outcome, success_line, utc_text
+from fsqdo.task import Definition, Options, Outcome, success_line, utc_now, utc_text
 from fsqdo.workeroptions import Summary
 
 _FEW = 2
@@ -101,6 +101,20 @@ class Recorder:
         -----
         A kill before the journal has the line: the task is run again. After it: recover completes the move.
         """
+        if kind == "succeeded" and self._is_usual(attempt):
+            key = claim.key
+            to = succeeded_path(claim.name, key, self._member.name)
+            what = (
+                attempt.started_at,
+                utc_now(),
+                attempt.elapsed_s,
+                attempt.slot,
+                attempt.cpu_s,
+                attempt.max_rss_kb,
+                attempt.log,
+            )
+            self._succeeded(claim, definition, to, success_line(key, to, *what))
+            return
         if not attempt.elapsed_s:
             attempt.elapsed_s = time.monotonic() - attempt.started
         outcome = decide(claim.name, claim.key, options, self._store.settings, self._member.name, attempt, kind)
@@ -119,6 +133,12 @@ class Recorder:
             self._unsaved.append(_Unsaved(source, outcome, definition, attempt.detail, journaled))
             raise
 
+    def _is_usual(self, attempt: Attempt) -> bool:
+        """Whether nothing is to be said of a success but what `success_line` says of a command."""
+        if self._verbose or self._store.paranoid or (self._failures is not None and self._failures.watching):
+            return False
+        return attempt.exit_code == 0 and attempt.result is None and attempt.reason is None and attempt.cpu_s is not None
+
     def succeeded(self, claim: Claim, definition: Definition, started_at: float, elapsed_s: float) -> None:
         """The same for the usual success of a function of this process: written out, since many queues have no other.
 
@@ -132,20 +152,22 @@ class Recorder:
         StorageError
             As of `record`.
         """
-        name, file, _ = claim
-        key = file[:-5]
-        self.summary.succeeded += 1
-        source = f"{self._member.directory}/{file}"
-        to = succeeded_path(name, key, self._member.name)
+        key = claim.key
+        to = succeeded_path(claim.name, key, self._member.name)
         began, ended = int(started_at), int(started_at + elapsed_s)
         began_text = utc_text(began)
         line = success_line(key, to, began_text, began_text if began == ended else utc_text(ended), elapsed_s)
+        self._succeeded(claim, definition, to, line)
+
+    def _succeeded(self, claim: Claim, definition: Definition | None, to: str, line: bytes) -> None:
+        self.summary.succeeded += 1
+        source = f"{self._member.directory}/{claim.file}"
         journaled = False
         try:
             self._member.journal.append_line(line)
             journaled = True
             if self._store.move(source, to):
-                self._ended.append((name.id, True))
+                self._ended.append((claim.name.id, True))
             else:
                 self.missed = True
         except StorageError:

@@ -271,6 +271,10 @@ class Spawner:
             raise _not_for_a_program(error) from None
         return Prepared(command, self._words(command), environ, cwd)
 
+    def like(self, prepared: Prepared, command: str) -> Prepared:
+        """Another command with the same environment, of its own, and the same directory."""
+        return Prepared(command, self._words(command), prepared.environ.copy(), prepared.cwd)
+
     def start_prepared(self, prepared: Prepared, log_fd: int) -> Run:
         """Start a command.
 

@@ -83,6 +83,7 @@ class Launcher:
         if settings.success_check is not None:
             self._check = Check(settings.success_check, self.spawner, well_ended(settings))
         self._new_function_slot = None if func is None else _function_slots(func)
+        self._same: tuple[Options | None, str, Any] = (None, "", None)
 
     @property
     def plain(self) -> bool:
@@ -98,19 +99,26 @@ class Launcher:
             It can never run.
         """
         options = definition.options
-        env = dict(options.env)
-        env["FSQDO_WORKER"] = worker
-        env["FSQDO_TASK_ID"] = str(definition.id)
-        env["FSQDO_CORES"] = str(options.cores)
+        if self._new_function_slot is not None:
+            if options.parallel:
+                raise TaskError(
+                    "a function cannot be run by mpirun", "add a command that calls it, or leave out ranks and nodes"
+                )
+            own = {"FSQDO_TASK_ID": str(definition.id), "FSQDO_ATTEMPT": str(claim.name.attempt)}
+            return Ready(claim, definition, {**self._variables, **self._environ(options, worker), **own})
+        if options is not self._same[0] or worker != self._same[1]:  # the tasks of a load share their options
+            self._same = (options, worker, self.spawner.prepare("", self._environ(options, worker), options.cwd))
+        prepared = self.spawner.like(self._same[2], self._command(definition))
+        prepared.environ[b"FSQDO_TASK_ID"] = b"%d" % definition.id
+        prepared.environ[b"FSQDO_ATTEMPT"] = b"%d" % claim.name.attempt
+        return Ready(claim, definition, prepared)
+
+    def _environ(self, options: Options, worker: str) -> dict[str, str]:
+        """What the environments of tasks with the same options have in common."""
+        env = {**options.env, "FSQDO_WORKER": worker, "FSQDO_CORES": str(options.cores), "FSQDO_GPUS": str(options.gpus)}
         if self._sets_threads:
             env.setdefault("OMP_NUM_THREADS", env["FSQDO_CORES"])
-        env["FSQDO_GPUS"] = str(options.gpus)
-        env["FSQDO_ATTEMPT"] = str(claim.name.attempt)
-        if options.parallel and self._new_function_slot is not None:
-            raise TaskError("a function cannot be run by mpirun", "add a command that calls it, or leave out ranks and nodes")
-        if self._new_function_slot is None:
-            return Ready(claim, definition, self.spawner.prepare(self._command(definition), env, options.cwd))
-        return Ready(claim, definition, {**self._variables, **env})
+        return env
 
     def start(self, slot: Slot, ready: Ready, log: Appender) -> Any:
         """Start a task in a slot; returns its run.

@@ -484,12 +484,26 @@ class Outcome(NamedTuple):
         return self.outcome
 
 
-def success_line(key: str, to: str, started_at: str, ended_at: str, elapsed_s: float) -> bytes:
-    """`Outcome.to_json` of a success in slot 0 about which nothing else is known; once a task, so without the object."""
-    return (
+def success_line(
+    key: str,
+    to: str,
+    started_at: str,
+    ended_at: str,
+    elapsed_s: float,
+    slot: int | None = 0,
+    cpu_s: float | None = None,
+    max_rss_kb: int | None = None,
+    log: tuple[int, int, int] | None = None,
+) -> bytes:
+    """`Outcome.to_json` of a usual success, once a task, so without the object: of a command, or without `cpu_s` of a call."""
+    begin = (
         f'{{"name":"{key}","outcome":"succeeded","to":"{to}","started_at":"{started_at}","ended_at":"{ended_at}",'
-        f'"elapsed_s":{elapsed_s:.4f},"slot":0}}\n'
-    ).encode()
+        f'"elapsed_s":{elapsed_s:.4f}'
+    )
+    if cpu_s is None:
+        return f'{begin},"slot":{slot}}}\n'.encode()
+    place = "" if log is None else f',"log":[{log[0]},{log[1]},{log[2]}]'
+    return f'{begin},"exit_code":0,"slot":{slot},"cpu_s":{cpu_s:.4f},"max_rss_kb":{max_rss_kb}{place}}}\n'.encode()
 
 
 _OUTCOME_KEYS = frozenset(Outcome._fields) - {"worker"}

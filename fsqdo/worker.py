@@ -252,6 +252,8 @@ class Worker:
     def _wait(self) -> None:
         """Sleep until a child ends, a signal comes, or the next thing is due."""
         now = time.monotonic()
+        if now >= self._next_try:
+            self._guarded(self._member.journal.flush)
         busy = self._slots.busy()
         due = min(self._next_scan, self._next_pass, self._next_sync, self._slots.due)
         if self._recorder.unlooked:

@@ -414,3 +414,7 @@ def test_the_line_of_a_usual_success_is_that_of_its_outcome() -> None:
     line = success_line("000000017.r1", to, began, ended, 0.75)
     outcome = Outcome("000000017.r1", "succeeded", to, began, ended, 0.75, slot=0, worker="w")
     assert Outcome.from_json(line, "w") == outcome == Outcome.from_json(outcome.to_json(), "w")
+    for log in (None, (3, 17, 1234)):
+        line = success_line("000000017.r1", to, began, ended, 0.75, 3, 0.0625, 9000, log)
+        outcome = outcome._replace(exit_code=0, slot=3, cpu_s=0.0625, max_rss_kb=9000, log=log)
+        assert Outcome.from_json(line, "w") == outcome == Outcome.from_json(outcome.to_json(), "w")
