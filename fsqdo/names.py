@@ -37,11 +37,11 @@ _OPENING = re.compile(r"(.+)@(-?[0-9]{1,9})(?:w([0-9]{1,18})|(k))?(\.drop)?\Z")
 _COUNTER = re.compile(r"([rfipm])([0-9]{1,9})")
 _SHARD = re.compile(r"[0-9]{6,15}\Z")
 _PACKED_SHARD = re.compile(r"([0-9]{6,15})\.p([0-9]{1,9})(?:\.all\.([A-Za-z0-9]+)|\.n([0-9]{1,9})\.jsonl)?\Z")
-# For counting: whole directories at once, their names joined by slashes, which cannot be in them. There is but one way in which
+# For counting: whole directories at once, each name between two slashes, which cannot be in them. There is but one way in which
 # a name can match, so one that does not costs no more.
 _ENTRIES = re.compile(
-    r"(?:[0-9]{9,18}(?:\.(?:[rfipm][0-9]{1,9})+)?(?:\.json|@(?!\.json/)[A-Za-z0-9_.-]+)/"
-    r"|[0-9]{9,18}-[0-9]{9,18}(?:[.@][^/]*)?\.pack/)*"
+    r"(?:/[0-9]{9,18}(?:\.(?:[rfipm][0-9]{1,9})+)?(?:\.json|@(?!\.json/)[A-Za-z0-9_.-]+)/"
+    r"|/[0-9]{9,18}-[0-9]{9,18}(?:[.@][^/]*)?\.pack/)*"
 )
 _MARKERS = re.compile(r"(?<![^/])([0-9]{9})-([0-9]{9})\.pack(?=/)")
 _COUNTS = re.compile(r"(?<![^/])[0-9]{6,15}\.p[0-9]{1,9}\.n([0-9]{1,9})\.jsonl(?=/)")
@@ -56,6 +56,8 @@ _NAME_IN_LINE = b'{"name":"'
 
 MAX_PRIORITY = 999_999_999
 _FEW = 16
+_KINDS = 6  # of names in a directory: the tasks of each worker are one
+_SAME_DIGIT = {ord(digit): "0" for digit in "123456789"}
 
 
 def _counter_text(r: int, f: int, i: int, priority: int | None) -> str:
@@ -240,23 +242,44 @@ def parse_entry(name: str) -> TaskName | PackName | None:
 def size_of(files: Collection[str], spent: str = "") -> int:
     """Number of tasks that the names of a directory stand for, as `parse_entry` reads them; but for the marker `spent`.
 
-    Where all are as they usually are, one expression sees so at once: a status is little more than its listings.
+    Where all are as they usually are, a few expressions see so at once: a status is little more than its listings.
     """
-    text = "/".join(files) + "/"
-    tasks = text.count(".json/")
-    if _ENTRIES.fullmatch(text) is not None and tasks + text.count(".pack/") == len(files):
-        markers = _ending_in_pack(text) if len(files) - tasks < _FEW else [file for file in files if file.endswith(".pack")]
-    else:
+    # Each name between two slashes, which no name has in it: so what is looked for is nothing but a whole name.
+    text = f"/{'//'.join(files)}/"
+    tasks = _count_alike(text)
+    if tasks is None and _ENTRIES.fullmatch(text) is not None:
+        tasks = text.count(".json/")
+    if tasks is None:
         tasks = sum(parse_task(file) is not None for file in files if file.endswith(".json"))
-        markers = [file for file in files if file.endswith(".pack")]
+    few = text.count(".pack/") < _FEW
+    markers = _ending_in_pack(text) if few else [file for file in files if file.endswith(".pack")]
     plain = _MARKERS.findall("/".join(markers) + "/") if len(markers) >= _FEW else ()
     if len(plain) == len(markers) and spent not in markers and all(first <= last for first, last in plain):
         return tasks + sum(int(last) - int(first) + 1 for first, last in plain)
     return tasks + sum(pack.size for file in markers if file != spent and (pack := parse_marker(file)) is not None)
 
 
+def _count_alike(text: str) -> int | None:
+    """Number of names of tasks' files, where these are alike but for their digits; None where there are too many kinds.
+
+    Which digit it is makes no difference to whether a name is one, so a kind is read once and its names are only counted.
+    """
+    text = text.translate(_SAME_DIGIT)
+    tasks = 0
+    for _ in range(_KINDS):
+        end = text.find(".json/")
+        if end < 0:
+            return tasks
+        kind = text[text.rfind("/", 0, end) : end + len(".json/")]
+        others = text.replace(kind, "")
+        if parse_task(kind[1:-1]) is not None:
+            tasks += (len(text) - len(others)) // len(kind)
+        text = others
+    return tasks if ".json/" not in text else None
+
+
 def _ending_in_pack(text: str) -> list[str]:
-    """Those of some names, each followed by a slash, that end in .pack: there are few."""
+    """Those of some names, each between two slashes, that end in .pack: there are few."""
     found, end = [], text.find(".pack/")
     while end >= 0:
         found.append(text[text.rfind("/", 0, end) + 1 : end + len(".pack")])
