@@ -6,16 +6,14 @@ What is said can already be false: workers come and go, and tasks end while this
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from fsqdo import packs
 from fsqdo.durations import Durations, expected_s
-from fsqdo.errors import TaskError
 from fsqdo.finals import Finals, Missing
-from fsqdo.liveness import Observer, read_worker
-from fsqdo.names import DRAIN, PackName, is_worker_name
+from fsqdo.liveness import Observer
+from fsqdo.names import DRAIN, is_worker_name
 from fsqdo.resources import lacking, wants
 from fsqdo.rows import Task
 from fsqdo.store import Store
@@ -23,12 +21,9 @@ from fsqdo.task import Options, State
 
 _NAMED = 5
 _WORKERS_MOST = 200
-# For `status`, which has to be quick.
-_LOOK_WORKERS = 20
-_LOOK_TASKS = 100
 
 
-class _Worker(NamedTuple):
+class Worker(NamedTuple):
     """A worker that is not known to be dead."""
 
     name: str
@@ -91,7 +86,7 @@ def _pending(store: Store, task: Task) -> list[str]:
     why = []
     if store.paused():
         why.append("the queue is paused: `fsqdo resume` lets workers claim again")
-    workers = _workers(store, _WORKERS_MOST, judge=True)
+    workers = workers_there(store, _WORKERS_MOST, judge=True)
     if not workers:
         return [*why, "no worker is there: start one with `fsqdo launch` or `fsqdo do`"]
     options = task.definition.options
@@ -121,17 +116,17 @@ def _which(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _workers(store: Store, most: int, judge: bool) -> list[_Worker]:
-    """Workers that are not known to be dead; with `judge` that is looked at, else none is."""
+def workers_there(store: Store, most: int, judge: bool = False) -> list[Worker]:
+    """The first workers that are not known to be dead; with `judge` that is looked at, else none is."""
     observer = Observer(store) if judge else None
     found = []
     for name in islice(filter(is_worker_name, store.names("running")), most):
-        said = read_worker(store, name)
+        said = store.said_by(name)
         if said is None or "cores" not in said:
             continue  # a process that takes single tasks with `get`, or one of which nothing is known
         if observer is not None and observer.judge(name).alive is False:
             continue
-        found.append(_Worker(name, said, judge and DRAIN in (store.ls(f"running/{name}") or ())))
+        found.append(Worker(name, said, judge and DRAIN in (store.ls(f"running/{name}") or ())))
     return found
 
 
@@ -157,33 +152,3 @@ def _ended(store: Store, task: Task) -> list[str]:
             return ["it was killed before an attempt of it ended; `fsqdo retry --state Killed` puts it back to pending"]
         return [] if task.state is State.SUCCEEDED else ["no journal tells more"]
     return [f"its last attempt ended {outcome.ended_at}: {outcome.how()}"]
-
-
-# ---------------------------------------------------------------- for status
-def misfits(store: Store) -> str:
-    """`  (3 of the first 100 fit no worker)`, for the line of the pending tasks; "" when all fit or there is no worker.
-
-    Notes
-    -----
-    Reads at most twenty `worker.json` and a hundred tasks, and nothing while there is no worker.
-    """
-    workers = _workers(store, _LOOK_WORKERS, judge=False)
-    if not workers:
-        return ""
-    looked = misfit = 0
-    for options in islice(_pending_options(store), _LOOK_TASKS):
-        looked += 1
-        request_s = options.time_request_s or store.settings.time_request_s
-        misfit += all(worker.lacks(options, request_s) for worker in workers)
-    return f"  ({misfit} of the first {looked} fit no worker)" if misfit else ""
-
-
-def _pending_options(store: Store) -> Iterator[Options]:
-    for entry in store.entries(State.PENDING):
-        try:
-            if isinstance(entry.name, PackName):
-                yield from (definition.options for definition in packs.definitions(store, entry))
-            else:
-                yield packs.definition_of(store, entry).options
-        except TaskError:
-            continue  # it moved on, or its worker will say what is wrong with it

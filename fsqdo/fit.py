@@ -8,7 +8,6 @@ do not idle for it, and it does not starve.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 
@@ -17,11 +16,9 @@ from fsqdo.durations import Durations, expected_s
 from fsqdo.errors import TaskError
 from fsqdo.resources import Resources
 from fsqdo.store import Store
-from fsqdo.task import Definition, Options
+from fsqdo.task import Definition, Options, asks_for_resources
 
 NEVER = float("inf")
-# Only a definition with one of these in it has to be read more closely than its rename needs.
-_SPECIAL = re.compile(rb'"(?:cores|gpus|mem_mb|ranks|nodes|time_request_s)"')
 _PLAIN = Options()
 
 
@@ -54,7 +51,7 @@ class Fit:
     def judge(self, content: bytes, task_id: int) -> Verdict:
         """Whether to claim a pending task with this content."""
         options = _PLAIN
-        if _SPECIAL.search(content):
+        if asks_for_resources(content):
             try:
                 options = Definition.from_json(content).options
             except TaskError:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
@@ -40,7 +39,7 @@ def boot_id() -> str:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
     except OSError:
-        return f"{socket.gethostname()}-unknown-boot"
+        return f"{os.uname().nodename}-unknown-boot"
 
 
 def pid_namespace() -> str:
@@ -67,7 +66,7 @@ def describe_self(worker: str, **more: Any) -> dict[str, Any]:
     """The content of this process' `worker.json`."""
     return {
         "worker": worker,
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "pid": os.getpid(),
         "pid_start": process_start(os.getpid()),
         "pid_namespace": pid_namespace(),
@@ -75,16 +74,6 @@ def describe_self(worker: str, **more: Any) -> dict[str, Any]:
         "started_at": utc_now(),
         **{key: value for key, value in more.items() if value is not None},
     }
-
-
-def read_worker(store: Store, worker: str, directory: str = "running") -> dict[str, Any] | None:
-    """What a worker says of itself; None when it does not (no file, or torn)."""
-    content = store.read(f"{directory}/{worker}/{WORKER_FILE}")
-    try:
-        said = json.loads(content or b"")
-    except ValueError:
-        return None
-    return said if isinstance(said, dict) else None
 
 
 def boot_clock() -> float:
@@ -146,7 +135,7 @@ class Observer:
 
     def judge(self, worker: str) -> Verdict:
         """Whether a worker under `running/` is dead, alive or unknown, with the proof."""
-        said = read_worker(self._store, worker)
+        said = self._store.said_by(worker)
         if said is None:
             return self._by_lease(worker, "it has no readable worker.json")
         if said.get("boot_id") == self._boot and said.get("pid_namespace") == pid_namespace():

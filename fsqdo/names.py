@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from fsqdo.errors import InputError, short
@@ -246,36 +247,46 @@ def size_of(files: Collection[str], spent: str = "") -> int:
     """
     # Each name between two slashes, which no name has in it: so what is looked for is nothing but a whole name.
     text = f"/{'//'.join(files)}/"
-    tasks = _count_alike(text)
-    if tasks is None and _ENTRIES.fullmatch(text) is not None:
-        tasks = text.count(".json/")
-    if tasks is None:
-        tasks = sum(parse_task(file) is not None for file in files if file.endswith(".json"))
-    few = text.count(".pack/") < _FEW
+    tasks, others = _count_alike(text)
+    if ".json/" in others:  # too many kinds of names
+        others = text
+        if _ENTRIES.fullmatch(text) is not None:
+            tasks = text.count(".json/")
+        else:
+            tasks = sum(parse_task(file) is not None for file in files if file.endswith(".json"))
+    if not others:
+        return tasks
+    few = others.count(".pack/") < _FEW
     markers = _ending_in_pack(text) if few else [file for file in files if file.endswith(".pack")]
-    plain = _MARKERS.findall("/".join(markers) + "/") if len(markers) >= _FEW else ()
+    plain = _MARKERS.findall("/".join(markers) + "/")
     if len(plain) == len(markers) and spent not in markers and all(first <= last for first, last in plain):
         return tasks + sum(int(last) - int(first) + 1 for first, last in plain)
     return tasks + sum(pack.size for file in markers if file != spent and (pack := parse_marker(file)) is not None)
 
 
-def _count_alike(text: str) -> int | None:
-    """Number of names of tasks' files, where these are alike but for their digits; None where there are too many kinds.
+def _count_alike(text: str) -> tuple[int, str]:
+    """Number of names of tasks' files, where these are alike but for their digits; and what is left of the text without them.
 
     Which digit it is makes no difference to whether a name is one, so a kind is read once and its names are only counted.
+    Where there are too many kinds, some are left.
     """
     text = text.translate(_SAME_DIGIT)
     tasks = 0
     for _ in range(_KINDS):
         end = text.find(".json/")
         if end < 0:
-            return tasks
+            break
         kind = text[text.rfind("/", 0, end) : end + len(".json/")]
         others = text.replace(kind, "")
-        if parse_task(kind[1:-1]) is not None:
+        if _is_task(kind[1:-1]):
             tasks += (len(text) - len(others)) // len(kind)
         text = others
-    return tasks if ".json/" not in text else None
+    return tasks, text
+
+
+@lru_cache(maxsize=64)
+def _is_task(name: str) -> bool:
+    return parse_task(name) is not None
 
 
 def _ending_in_pack(text: str) -> list[str]:

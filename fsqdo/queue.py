@@ -347,7 +347,7 @@ class Queue:
             if count or state != State.KILLED.value:
                 note = f"  ({status['blocked']} blocked)" if state == State.WAITING.value and status["blocked"] else ""
                 if state == State.PENDING.value and count:
-                    from fsqdo.explain import misfits
+                    from fsqdo.misfits import misfits
 
                     note = misfits(self.store)
                 lines.append(f"{state:10} {count}{note}")

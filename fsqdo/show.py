@@ -7,7 +7,7 @@ from typing import Any
 
 from fsqdo import journal
 from fsqdo.errors import TaskError
-from fsqdo.liveness import Observer, read_worker
+from fsqdo.liveness import Observer
 from fsqdo.names import is_worker_name, parse_task
 from fsqdo.rows import Task, packed_outcome
 from fsqdo.store import Store
@@ -79,7 +79,7 @@ def workers(store: Store) -> list[dict[str, Any]]:
     for worker in store.names("running"):
         if not is_worker_name(worker):
             continue
-        said = read_worker(store, worker) or {}
+        said = store.said_by(worker) or {}
         held = [name for file in store.names(f"running/{worker}") if (name := parse_task(file)) is not None]
         verdict = observer.judge(worker)
         row = {key: said.get(key) for key in _SAID}

@@ -274,6 +274,21 @@ _DEFAULTS = {name: getattr(Options(), name) for name in OPTION_NAMES} | {"tags":
 _WRITTEN = [name for name in OPTION_NAMES if name not in ("priority", "requires", "after")]
 
 
+def asks_for_resources(content: bytes) -> bool:
+    """Whether a definition, unread, may say what its task needs of a worker; nearly none does.
+
+    Only such a one has to be read more closely than its rename needs.
+    """
+    return (
+        b'"cores"' in content
+        or b'"gpus"' in content
+        or b'"mem_mb"' in content
+        or b'"ranks"' in content
+        or b'"nodes"' in content
+        or b'"time_request_s"' in content
+    )
+
+
 def requirement_text(priority: int, requires: IdSet, after: IdSet) -> str:
     """The part of a definition that decides where the task is filed."""
     text = f',"priority":{priority}' if priority else ""

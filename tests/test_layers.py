@@ -87,6 +87,7 @@ ORDER = [
     "scaleguard",
     "autoscale",
     "explain",
+    "misfits",
     "queue",
     "floors",
     "figures",

@@ -7,10 +7,11 @@ false by the time it is given, since tasks move meanwhile; decisions rest on `mo
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterable, Iterator
 from itertools import groupby, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fsqdo import names
 from fsqdo.errors import FormatError, QueueExistsError, QueueNotFoundError, StorageError, TaskError
@@ -220,6 +221,14 @@ class Store(Tree):
     def holders(self) -> list[str]:
         """The workers' directories, relative to the queue: those under running/, and what is left of dead ones."""
         return [f"{top}/{name}" for top in ("running", "recovering") for name in self.names(top) if names.is_worker_name(name)]
+
+    def said_by(self, worker: str) -> dict[str, Any] | None:
+        """What a worker says of itself; None when it does not (no file, or torn)."""
+        try:
+            said = json.loads(self.read(f"running/{worker}/{names.WORKER_FILE}") or b"")
+        except ValueError:
+            return None
+        return said if isinstance(said, dict) else None
 
     def _running(self, ids: IdSet | None) -> Iterator[Entry]:
         for directory in self.holders():
@@ -483,7 +492,10 @@ class Store(Tree):
         for first, last in self.loads():
             if first <= task_id <= last:
                 load = names.load_name(first, last)
-                for file in self.ls(f"loads/{load}") or ():
+                listed = self.ls(f"loads/{load}") or []
+                # Nearly always it is the last one not after it in the order of names, which then need not all be read.
+                likely = max((file for file in listed if file <= f"{task_id:09d}~"), default="")
+                for file in (likely, *listed):
                     ids = names.parse_load(file.removesuffix(".jsonl")) if file.endswith(".jsonl") else None
                     if ids is not None and ids[0] <= task_id <= ids[1]:
                         return *ids, f"{load}/{file}"
