@@ -5,11 +5,11 @@ Nearly all tasks ask for nothing special, and the first worker takes them: then 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from fsqdo.errors import TaskError
-from fsqdo.names import PackName, TaskName, is_worker_name, parse_bundle, parse_entry
+from fsqdo.names import PackName, TaskName, is_worker_name, parse_bundle, parse_entry, parse_load
 from fsqdo.store import Store
 from fsqdo.task import Definition, asks_for_resources
 
@@ -19,19 +19,24 @@ _TASKS = 100
 _MANY = 8
 
 
-def misfits(store: Store) -> str:
+def misfits(store: Store, kept: Mapping[str, list[str]]) -> str:
     """`  (3 of the first 100 fit no worker)`, for the line of the pending tasks; "" when all fit or there is no worker.
+
+    Parameters
+    ----------
+    kept
+        What was listed just before, by directory (`Store.counts`): that is not listed again.
 
     Notes
     -----
     Reads at most twenty `worker.json` and a hundred tasks, mostly one of them and one file of a load; and nothing more while
     there is no worker. It counts what has moved on meanwhile.
     """
-    usual_fits = _takes_usual(store)
+    usual_fits = _takes_usual(store, kept)
     if usual_fits is None:
         return ""
     looked, asking = 0, []
-    for line in islice(_pending_lines(store), _TASKS):
+    for line in islice(_pending_lines(store, kept), _TASKS):
         looked += 1
         if not usual_fits or asks_for_resources(line):
             asking.append(line)
@@ -39,13 +44,13 @@ def misfits(store: Store) -> str:
     return f"  ({misfit} of the first {looked} fit no worker)" if misfit else ""
 
 
-def _takes_usual(store: Store) -> bool | None:
+def _takes_usual(store: Store, kept: Mapping[str, list[str]]) -> bool | None:
     """Whether one of the first workers can run tasks that ask for nothing; None when there is no worker.
 
     One whose deadline has to be looked at counts as one that cannot.
     """
     found = None
-    for name in islice(filter(is_worker_name, store.names("running")), _WORKERS):
+    for name in islice(filter(is_worker_name, _names(store, kept, "running")), _WORKERS):
         said = store.said_by(name)
         if said is None or "cores" not in said:
             continue  # a process that takes single tasks with `get`, or one of which nothing is known
@@ -73,22 +78,25 @@ def _fitting_none(store: Store, lines: list[bytes]) -> int:
 
 
 # ---------------------------------------------------------------- the first pending tasks
-def _pending_lines(store: Store) -> Iterator[bytes]:
+def _pending_lines(store: Store, kept: Mapping[str, list[str]]) -> Iterator[bytes]:
     """The definitions of pending tasks, unread: by priority, then roughly by id; nothing is listed before it is needed."""
-    for priority in store.priorities():
-        directory = f"pending/{priority}"
-        listed = store.names(directory)
-        for file in listed:
+    directories = [directory for directory in kept if directory.count("/") == 1]  # pending/<priority>, the highest first
+    for directory in directories:
+        for file in _names(store, kept, directory):
             if file.endswith((".pack", ".json")):
                 yield from _lines(store, directory, [file])
             elif parse_bundle(file) is not None:
-                inside = store.names(f"{directory}/{file}")
+                inside = _names(store, kept, f"{directory}/{file}")
                 yield from _lines(store, f"{directory}/{file}", [name for name in inside if name != f"{file}.pack"])  # spent
+
+
+def _names(store: Store, kept: Mapping[str, list[str]], directory: str) -> list[str]:
+    return sorted(kept[directory]) if directory in kept else store.names(directory)
 
 
 def _lines(store: Store, directory: str, files: list[str]) -> Iterator[bytes]:
     """The definitions of the tasks that some names in one directory stand for."""
-    first, loaded, known = 0, list[bytes](), len(files) < _MANY
+    first, loaded = _loaded(store, directory, files) if len(files) >= _MANY else (0, [])
     for file in files:
         name = parse_entry(file)
         if isinstance(name, PackName):
@@ -99,10 +107,22 @@ def _lines(store: Store, directory: str, files: list[str]) -> Iterator[bytes]:
             except TaskError:
                 continue  # it moved on, or its worker will say what is wrong with it
         elif isinstance(name, TaskName):
-            if not known:
-                known = True
-                first, _, loaded = store.loaded_lines(name.id) or (0, 0, [])
             at = name.id - first
             line = loaded[at] if 0 <= at < len(loaded) else store.read(f"{directory}/{file}")
             if line is not None:
                 yield line
+
+
+def _loaded(store: Store, directory: str, files: list[str]) -> tuple[int, list[bytes]]:
+    """What was loaded together with the first of some tasks, as (first id, lines); of a pack a marker beside says where."""
+    first = parse_entry(files[0])
+    if first is None:
+        return 0, []
+    if files[-1].endswith(".pack"):
+        path = (store.read(f"{directory}/{files[-1]}") or b"").decode(errors="replace").strip()
+        load, _, file = path.partition("/")
+        ids = parse_load(file.removesuffix(".jsonl"))
+        if ids is not None and ids[0] <= first.first <= ids[1] and parse_load(load) is not None:
+            return ids[0], (store.read(f"loads/{path}") or b"").split(b"\n")[:-1]
+    low, _, lines = store.loaded_lines(first.first) or (0, 0, [])
+    return low, lines

@@ -311,23 +311,29 @@ class Queue:
 
         Also `reason` where a paused queue has one, and `trouble`: what workers said that ended because something was wrong.
         """
-        counts = self.store.counts()
+        return self._status({})
+
+    def _status(self, kept: dict[str, list[str]]) -> dict[str, Any]:
+        """The same; `kept` as of `Store.counts`."""
+        counts = self.store.counts(kept)
         blocked = 0
         if counts[State.WAITING]:
             from fsqdo.requirements import blocked as blocked_entries
 
             blocked = sum(entry.name.size for entry in blocked_entries(self.store))
-        reason = self.store.pause_reason()
+        top = self.store.top()
+        paused = names.PAUSED in top
+        reason = self.store.pause_reason() if paused else ""
         status: dict[str, Any] = {
             "name": self.name,
             "user": self.settings.created_by,
-            "state": "Active" if reason is None else "Paused",
+            "state": "Paused" if paused else "Active",
             "ntasks": {state.value: count for state, count in counts.items()},
             "blocked": blocked,
         }
         if reason:
             status["reason"] = reason
-        if troubles := self.troubles():
+        if "trouble" in top and (troubles := self.troubles()):
             status["trouble"] = troubles
         return status
 
@@ -340,7 +346,8 @@ class Queue:
         return troubles(self.store)
 
     def __str__(self) -> str:
-        status = self.status()
+        kept: dict[str, list[str]] = {}
+        status = self._status(kept)
         reason = f": {_plain(status['reason'])}" if "reason" in status else ""
         lines = [f"{self.name} is {status['state']}{reason}"]
         for state, count in status["ntasks"].items():
@@ -349,7 +356,7 @@ class Queue:
                 if state == State.PENDING.value and count:
                     from fsqdo.misfits import misfits
 
-                    note = misfits(self.store)
+                    note = misfits(self.store, kept)
                 lines.append(f"{state:10} {count}{note}")
         lines += [f"trouble    {_plain(text)}" for text in status.get("trouble", ())]
         return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -188,6 +189,31 @@ def test_status_says_that_no_worker_fits(queue: fsqdo.Queue) -> None:
     assert "Pending    1504  (96 of the first 100 fit no worker)\n" in str(queue)
     add_worker(queue, "bigger-1-x", cores=9, gpus=2)
     assert "Pending    1504\n" in str(queue)
+
+
+@pytest.mark.parametrize("markers", ["as they were", "torn", "of another file", "of no file"])
+def test_status_looks_at_opened_packs_and_at_single_tasks(queue: fsqdo.Queue, markers: str) -> None:
+    queue.add_multiple(["true"] * 1990, gpus=2)
+    done = queue.do(func=lambda task: None, max_tasks=5, gpus=2, report=lambda text: None)
+    assert done.succeeded == 5  # it opened a slice of the first pack; the rest stays beside it as markers
+    for number in range(40):
+        queue.add("true", gpus=number % 2, priority=1)
+    beside = sorted(Path(queue.directory, "pending/0/000000001-000000999").glob("*.pack"))
+    loads = Path(queue.directory, "loads/000000001-000001990")
+    other = {"torn": "", "of another file": f"{loads.name}/000001000-000001990.jsonl", "of no file": "../queue.json"}
+    for marker in beside if markers in other else ():
+        marker.write_text(other[markers])
+    assert beside
+    add_worker(queue, gpus=0)
+    assert "(80 of the first 100 fit no worker)" in str(queue)
+    add_worker(queue, "many-1-x", gpus=1)
+    assert "(60 of the first 100 fit no worker)" in str(queue)
+    queue.configure(time_request_s=60)
+    assert "(60 of the first 100 fit no worker)" in str(queue)
+    for name in ("w-1-x", "many-1-x"):
+        shutil.rmtree(f"{queue.directory}/running/{name}")
+        add_worker(queue, name, gpus=2, deadline=1.0)
+    assert "(100 of the first 100 fit no worker)" in str(queue)
 
 
 def test_a_real_worker_says_what_it_has(queue: fsqdo.Queue, tmp_path: Path) -> None:

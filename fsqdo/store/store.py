@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
@@ -102,17 +102,19 @@ class Store(Tree):
             self._token = new_token()
         return self._token
 
-    def paused(self) -> bool:
-        """Whether PAUSED is there; asked by listing, since a look-up may be 30 s old."""
+    def top(self) -> list[str]:
+        """List the queue's own directory; QueueNotFoundError when it is gone."""
         listed = self.ls("")
         if listed is None:
             raise QueueNotFoundError(f"the queue at {self.directory} is gone")
-        return names.PAUSED in listed
+        return listed
 
-    def pause_reason(self) -> str | None:
-        """What PAUSED says: its first line, "" for one that `touch` made or nobody else may read; None when not paused."""
-        if not self.paused():
-            return None
+    def paused(self) -> bool:
+        """Whether PAUSED is there; asked by listing, since a look-up may be 30 s old."""
+        return names.PAUSED in self.top()
+
+    def pause_reason(self) -> str:
+        """What PAUSED says: its first line, "" for one that `touch` made or nobody else may read, or that is gone."""
         try:
             content = self.read(names.PAUSED) or b""
         except StorageError:
@@ -220,7 +222,7 @@ class Store(Tree):
 
     def holders(self) -> list[str]:
         """The workers' directories, relative to the queue: those under running/, and what is left of dead ones."""
-        return [f"{top}/{name}" for top in ("running", "recovering") for name in self.names(top) if names.is_worker_name(name)]
+        return _holders_among({top: self.ls(top) or [] for top in ("running", "recovering")})
 
     def said_by(self, worker: str) -> dict[str, Any] | None:
         """What a worker says of itself; None when it does not (no file, or torn)."""
@@ -236,7 +238,10 @@ class Store(Tree):
 
     def watched(self) -> Iterator[tuple[int, str]]:
         """Yield (requirement, directory) for everything somebody waits for."""
-        for shard in self.names("waiting"):
+        yield from self._watched(self.names("waiting"))
+
+    def _watched(self, shards: Iterable[str]) -> Iterator[tuple[int, str]]:
+        for shard in shards:
             if shard == "until":
                 continue
             for requirement in self.names(f"waiting/{shard}"):
@@ -384,30 +389,46 @@ class Store(Tree):
         """The names that a packed file holds, as of files; what is no task's among them says nothing."""
         return [f"{names.name_in_line(line)}.json" for line in self.read_lines(path)]
 
-    def counts(self) -> dict[State, int]:
+    def counts(self, kept: dict[str, list[str]] | None = None) -> dict[State, int]:
         """Number of tasks in each state, by names alone.
+
+        Parameters
+        ----------
+        kept
+            Gets those of the listings, by directory, in which the first workers and the first pending tasks are.
 
         Notes
         -----
         A listing of every directory that holds loose tasks, and of those above them; what is packed says its number in its
         name.
         """
+        kept = {} if kept is None else kept
         counts = dict.fromkeys(State, 0)
-        counts[State.PENDING] = sum(self._count_bundled(f"pending/{priority}") for priority in self.priorities())
-        counts[State.WAITING] = sum(self._count_bundled(directory) for _, directory in self.watched())
-        counts[State.WAITING] += sum(names.size_of(self.ls(directory) or ()) for _, directory in self.delayed())
-        for directory in self.holders():
+        counts[State.PENDING] = sum(self._count_bundled(f"pending/{priority}", kept) for priority in self.priorities())
+        waiting = self.names("waiting")
+        counts[State.WAITING] = sum(self._count_bundled(directory) for _, directory in self._watched(waiting))
+        if "until" in waiting:
+            counts[State.WAITING] += sum(names.size_of(self.ls(directory) or ()) for _, directory in self.delayed())
+        kept["running"] = self.ls("running") or []
+        for directory in _holders_among({"running": kept["running"], "recovering": self.ls("recovering") or []}):
             self._count_held(directory, counts)
         for state in (State.SUCCEEDED, State.FAILED, State.KILLED):
             counts[state] += self._count_final(state)
         return counts
 
-    def _count_bundled(self, directory: str) -> int:
-        listed = self.ls(directory) or ()
+    def _count_bundled(self, directory: str, kept: dict[str, list[str]] | None = None) -> int:
+        listed = self.ls(directory) or []
         total = names.size_of(listed)
-        for file in [file for file in listed if not file.endswith((".pack", ".json"))]:
+        bundles = [file for file in listed if not file.endswith((".pack", ".json"))]
+        lowest = "" if kept is None or not bundles else min(bundles)
+        if kept is not None:
+            kept[directory] = listed
+        for file in bundles:
             if names.parse_bundle(file) is not None:
-                total += names.size_of(self.ls(f"{directory}/{file}") or (), spent=f"{file}.pack")
+                inside = self.ls(f"{directory}/{file}") or []
+                if kept is not None and file == lowest:
+                    kept[f"{directory}/{file}"] = inside
+                total += names.size_of(inside, spent=f"{file}.pack")
         return total
 
     def _count_held(self, directory: str, counts: dict[State, int]) -> None:
@@ -511,6 +532,11 @@ def _entries_among(files: Iterable[str], state: State, directory: str, ids: IdSe
             found.append(Entry(state, directory, file, name))
     found.sort(key=lambda entry: entry.name.first)
     return found
+
+
+def _holders_among(listed: Mapping[str, Iterable[str]]) -> list[str]:
+    """The workers' directories in these directories."""
+    return [f"{top}/{name}" for top, found in listed.items() for name in sorted(found) if names.is_worker_name(name)]
 
 
 def bundles_among(files: Iterable[str]) -> list[tuple[PackName, str]]:
