@@ -28,6 +28,7 @@ from fsqdo.errors import FencedError, TaskError
 from fsqdo.ids import shard_of
 from fsqdo.names import PackName, TaskName, moved_by_hand, parse_marker, parse_task
 from fsqdo.packs import lines_of, open_pack
+from fsqdo.requirements import Freed
 from fsqdo.store import Entry, Store, bundles_among
 from fsqdo.task import State
 
@@ -139,6 +140,18 @@ class Claimer:
     def plenty(self) -> bool:
         """Whether so many tasks are left of what was listed that others will not miss the next one."""
         return len(self._names) > _PLENTY and self.ready
+
+    def offer(self, freed: list[Freed]) -> None:
+        """Take note of tasks that this worker has just made pending: it can claim them without a listing.
+
+        They come first only where nothing known comes before them: what was listed is used up, and of no higher priority. A
+        higher one that came meanwhile is seen within a second, as always. A lost race is one as any other.
+        """
+        first = max(freed, key=lambda task: task.priority)
+        if self._names or self._priority is None or first.priority < self._priority:
+            return
+        beside = [(task.name.file, task.name) for task in freed if task.directory == first.directory]
+        self._enter(first.directory, beside, first.priority)
 
     def claim(self, judge: Judge | None = None) -> Claim | None:
         """Claim the next task; None when nothing is pending that this worker can run.

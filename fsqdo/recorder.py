@@ -42,6 +42,11 @@ class _Unsaved:
 class Recorder:
     """Records the outcomes of one worker.
 
+    Parameters
+    ----------
+    offer
+        Told which tasks have become pending because of what ended here.
+
     Attributes
     ----------
     summary
@@ -58,12 +63,14 @@ class Recorder:
         report: Callable[[str], None],
         verbose: bool,
         failures: Failures | None = None,
+        offer: Callable[[list[requirements.Freed]], None] | None = None,
     ) -> None:
         self._store = store
         self._member = member
         self._report = report
         self._verbose = verbose
         self._failures = failures
+        self._offer = offer
         self._unsaved: list[_Unsaved] = []
         self._ended: list[tuple[int, bool]] = []
         self._touched: set[int] = set()
@@ -227,6 +234,9 @@ class Recorder:
                 for pair, (above, _, name) in zip(ended, directories, strict=True)
                 if above not in watched or name in watched[above]
             ]
-        moved = sum(requirements.ended(self._store, task_id, succeeded) for task_id, succeeded in ended)
+        freed: list[requirements.Freed] = []
+        moved = sum(requirements.ended(self._store, task_id, succeeded, freed) for task_id, succeeded in ended)
+        if freed and self._offer is not None:
+            self._offer(freed)
         self._ended = []  # only now: what an error cut short is looked at again
         return moved

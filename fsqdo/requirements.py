@@ -72,8 +72,21 @@ def place(
     return (pending_place(name, options), None) if hold is None else (waiting_dir(hold), hold)
 
 
-def ended(store: Store, task_id: int, succeeded: bool) -> int:
+class Freed(NamedTuple):
+    """A loose task that has just become pending: where it is, and its priority."""
+
+    directory: str
+    name: TaskName
+    priority: int
+
+
+def ended(store: Store, task_id: int, succeeded: bool, freed: list[Freed] | None = None) -> int:
     """Move on what waited for a task that has just ended; returns how many names moved.
+
+    Parameters
+    ----------
+    freed
+        Gets the loose tasks among them that are pending now: who moved them knows where to claim.
 
     Notes
     -----
@@ -87,7 +100,7 @@ def ended(store: Store, task_id: int, succeeded: bool) -> int:
     moved = 0
     entries = _watchers(store, directory, listed)
     while some := list(islice(entries, _AT_ONCE)):
-        moved += _promote(store, some, task_id, succeeded)
+        moved += _promote(store, some, task_id, succeeded, freed)
     for file in listed:
         if parse_bundle(file):
             store.remove_directory(f"{directory}/{file}")
@@ -133,7 +146,7 @@ def _leaving(store: Store, entry: Entry, task_id: int, succeeded: bool) -> _Leav
     return _Leaving(entry.path, entry.name, options, task_id)
 
 
-def _promote(store: Store, entries: list[Entry], task_id: int, succeeded: bool) -> int:
+def _promote(store: Store, entries: list[Entry], task_id: int, succeeded: bool, freed: list[Freed] | None) -> int:
     """Move waiting names on from the requirement `task_id`, which has ended; returns how many moved.
 
     All of them go by one look at what has ended. Where some are filed anew, a second look, made after that, shows whose next
@@ -147,7 +160,11 @@ def _promote(store: Store, entries: list[Entry], task_id: int, succeeded: bool) 
         for path, name, options, below in going:
             hold = open_requirement(store, finals, options, below)
             if hold is None:
-                moved += store.move(path, f"{pending_place(name, options)}/{name.file}")
+                directory = pending_place(name, options)
+                if store.move(path, f"{directory}/{name.file}"):
+                    moved += 1
+                    if freed is not None and isinstance(name, TaskName):
+                        freed.append(Freed(directory, name, priority_of(name, options)))
                 continue
             # A fresh name each time it is filed anew: it may have been under this requirement before.
             name = moved_by_hand(name)

@@ -141,7 +141,9 @@ class Worker:
             restarts=allocation.restarts(os.environ),
         )
         self._claimer = Claimer(self._store, self._member.name, self._report, self._fit.judge, options.slots)
-        self._recorder = Recorder(self._store, self._member, self._summary, self._report, options.verbose, self._failures)
+        self._recorder = Recorder(
+            self._store, self._member, self._summary, self._report, options.verbose, self._failures, self._claimer.offer
+        )
         self._calls = self._new_calls()
         now = time.monotonic()
         self._next_scan = self._next_poll = now + SCAN_S
