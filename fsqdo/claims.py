@@ -109,6 +109,7 @@ class Claimer:
         self._directory = ""
         self._homes: list[str] = []
         self._names: list[tuple[str, TaskName]] = []
+        self._contents: dict[str, bytes] = {}  # of what was offered: a task's file never changes, wherever it is
         self._priority: int | None = None
         self._looked = float("-inf")
         self._crowded = 0
@@ -150,8 +151,9 @@ class Claimer:
         first = max(freed, key=lambda task: task.priority)
         if self._names or self._priority is None or first.priority < self._priority:
             return
-        beside = [(task.name.file, task.name) for task in freed if task.directory == first.directory]
-        self._enter(first.directory, beside, first.priority)
+        beside = {task.name.file: task for task in freed if task.directory == first.directory}
+        if self._enter(first.directory, [(file, task.name) for file, task in beside.items()], first.priority):
+            self._contents = {file: task.content for file, task in beside.items()}
 
     def claim(self, judge: Judge | None = None) -> Claim | None:
         """Claim the next task; None when nothing is pending that this worker can run.
@@ -211,7 +213,7 @@ class Claimer:
         """Claim a task that fits; what the judge says when it does not; None when somebody else has it."""
         content = None
         if judge is not None:
-            content = self._store.read(f"{self._directory}/{file}")
+            content = self._contents.pop(file, None) or self._store.read(f"{self._directory}/{file}")
             if content is None:
                 return None
             verdict = judge(content, name.id)
@@ -341,6 +343,7 @@ class Claimer:
             fit = fit[cut:] + fit[:cut]
         self._crowded = 0
         self._directory, self._names, self._priority = directory, fit, priority
+        self._contents = {}
         if directory not in self._homes:
             self._homes.append(directory)
         return True

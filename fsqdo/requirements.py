@@ -19,13 +19,14 @@ from fsqdo.errors import TaskError
 from fsqdo.finals import Finals
 from fsqdo.ids import IdSet
 from fsqdo.names import PackName, TaskName, moved_by_hand, parse_bundle, parse_entry, pending_dir, waiting_dir
-from fsqdo.packs import definition_of
+from fsqdo.packs import definition_from, definition_of
 from fsqdo.settings import Settings
 from fsqdo.store import Entry, Store
 from fsqdo.task import Options, State
 
 # Promoted at once: their options are kept in memory meanwhile.
 _AT_ONCE = 100
+_KEPT_BYTES = 1 << 14
 
 
 def open_requirement(
@@ -73,11 +74,12 @@ def place(
 
 
 class Freed(NamedTuple):
-    """A loose task that has just become pending: where it is, and its priority."""
+    """A loose task that has just become pending: where it is, its priority, what is in its file (b"" where that is long)."""
 
     directory: str
     name: TaskName
     priority: int
+    content: bytes
 
 
 def ended(store: Store, task_id: int, succeeded: bool, freed: list[Freed] | None = None) -> int:
@@ -86,7 +88,7 @@ def ended(store: Store, task_id: int, succeeded: bool, freed: list[Freed] | None
     Parameters
     ----------
     freed
-        Gets the loose tasks among them that are pending now: who moved them knows where to claim.
+        Gets the first of the loose tasks among them that are pending now: who moved them knows where to claim.
 
     Notes
     -----
@@ -125,25 +127,40 @@ def _watchers(store: Store, directory: str, listed: list[str]) -> Iterator[Entry
 
 
 class _Leaving(NamedTuple):
-    """A waiting name on its way to what it requires next: all from the id `below` up counts as met."""
+    """A waiting name on its way to what it requires next: all from the id `below` up counts as met.
+
+    Attributes
+    ----------
+    content
+        What is in the file of a loose task; b"" of a marker.
+    """
 
     path: str
     name: TaskName | PackName
     options: Options
     below: int
+    content: bytes
 
 
 def _leaving(store: Store, entry: Entry, task_id: int, succeeded: bool) -> _Leaving | None:
     """What leaves the requirement `task_id`, which has ended; None when it stays, or somebody else moved it."""
+    content = b""
     try:
-        options = definition_of(store, entry).options
+        if isinstance(entry.name, TaskName):
+            read = store.read(entry.path)
+            if read is None:
+                return None  # RACE: another promoter moved it between the listing and the look
+            content = read
+            options = definition_from(store, entry.name, content).options
+        else:
+            options = definition_of(store, entry).options
     except TaskError:
-        if store.read(entry.path) is None:
-            return None  # RACE: another promoter moved it between the listing and the look
+        if not content and store.read(entry.path) is None:
+            return None  # RACE: as above
         options = Options()  # unreadable and in no load: let it be claimed, which files it under failed/ with its story
     if not succeeded and task_id in options.requires and store.settings.requires != "finish":
         return None
-    return _Leaving(entry.path, entry.name, options, task_id)
+    return _Leaving(entry.path, entry.name, options, task_id, content)
 
 
 def _promote(store: Store, entries: list[Entry], task_id: int, succeeded: bool, freed: list[Freed] | None) -> int:
@@ -157,18 +174,19 @@ def _promote(store: Store, entries: list[Entry], task_id: int, succeeded: bool, 
     moved = 0
     while going:
         filed = []
-        for path, name, options, below in going:
+        for path, name, options, below, content in going:
             hold = open_requirement(store, finals, options, below)
             if hold is None:
                 directory = pending_place(name, options)
                 if store.move(path, f"{directory}/{name.file}"):
                     moved += 1
-                    if freed is not None and isinstance(name, TaskName):
-                        freed.append(Freed(directory, name, priority_of(name, options)))
+                    if freed is not None and isinstance(name, TaskName) and len(freed) < _AT_ONCE:
+                        content = content if len(content) <= _KEPT_BYTES else b""
+                        freed.append(Freed(directory, name, priority_of(name, options), content))
                 continue
             # A fresh name each time it is filed anew: it may have been under this requirement before.
             name = moved_by_hand(name)
-            anew = _Leaving(f"{waiting_dir(hold)}/{name.file}", name, options, hold)
+            anew = _Leaving(f"{waiting_dir(hold)}/{name.file}", name, options, hold, content)
             if store.move(path, anew.path):
                 filed.append(anew)
         if filed:
