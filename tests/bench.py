@@ -37,7 +37,7 @@ from tests import big, herd
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SLOTS = (1, 2, 4)
-MANY_SLOTS = (8, 32)
+MANY_SLOTS = (8,)
 LONG_SLOTS = 128
 LONG_S = 20
 FILE_BYTES = 200
@@ -489,7 +489,7 @@ def _fan_in(bench: Bench, required: bool) -> Cost:
 def bench_fanin(bench: Bench) -> Iterator[Line]:
     """What it costs tasks that one requires them all: against the same tasks without it, counted in renames."""
     found = []
-    for _ in range(min(bench.rounds, 2)):
+    for _ in range(max(1, bench.rounds // 3)):
         bench.settle()
         rename = _raw_renames(bench)
         without, required = _fan_in(bench, False), _fan_in(bench, True)
