@@ -16,7 +16,7 @@ from fsqdo import requirements
 from fsqdo.errors import InputError, StorageError, TaskError, TaskNotFoundError
 from fsqdo.finals import Finals
 from fsqdo.holder import Holder, fresh_path
-from fsqdo.ids import SHARD_SIZE, IdSet, ids_in, shard_of
+from fsqdo.ids import SHARD_SIZE, IdSet, bits_of, ids_in, shard_of
 from fsqdo.journal import story_path
 from fsqdo.names import PackName, TaskName, shard_name
 from fsqdo.packs import definition_of, definitions
@@ -331,8 +331,12 @@ class Bulk:
         targets: set[int] = set()
         self._moved = 0
         try:
-            self._reset_all(selection.of_markers(markers, self._open), meant, targets)
+            done = self._reset_all(selection.of_markers(markers, self._open), meant, targets)
             for shard, bits in sorted(meant.items()):
+                # RACE: what was set back with its marker may have run again since, and is not to be met a second time.
+                bits &= ~done.get(shard, 0)
+                if not bits:
+                    continue
                 # A thousand at a time, so that a million cost no memory; the look at their shard is a new one.
                 ids = IdSet.of(ids_in(shard, bits))
                 part = Selection(self._store, Selector(ids=ids, states=selector.states), states)
@@ -346,13 +350,21 @@ class Bulk:
             raise
         return self._moved
 
-    def _reset_all(self, found: Iterable[tuple[Entry, int]], rerun: dict[int, int], targets: set[int]) -> None:
+    def _reset_all(self, found: Iterable[tuple[Entry, int]], rerun: dict[int, int], targets: set[int]) -> dict[int, int]:
+        """Move these; the ids that moved, by shard as bits of one number."""
         finals = Finals(self._store)
+        done: dict[int, int] = {}
         in_order = sorted(found, key=lambda pair: pair[0].name.first)
         for entry, count in in_order:
-            self._moved += count * self._reset_one(entry, finals, rerun, targets)
+            if not self._reset_one(entry, finals, rerun, targets):
+                continue
+            self._moved += count
+            first, last = entry.name.first_last
+            for shard in range(shard_of(first), shard_of(last) + 1):
+                done[shard] = done.get(shard, 0) | bits_of(shard, first, last)
         for directory in {entry.directory for entry, _ in in_order if entry.state is State.KILLED}:
             self._store.remove_directory(directory)
+        return done
 
     def _reset_one(self, entry: Entry, finals: Finals, rerun: dict[int, int], targets: set[int]) -> bool:
         """One move, under a fresh name. What requires another that is reset, too, waits for that one anew."""

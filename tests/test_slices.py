@@ -388,6 +388,24 @@ def test_a_part_of_a_killed_pack(queue: fsqdo.Queue) -> None:
     sound(queue, pending=TASKS)
 
 
+def test_what_ran_again_meanwhile_is_not_set_back_twice(queue: fsqdo.Queue, seam: System) -> None:
+    """A worker is done with what was set back first while a rerun of many is still at the rest."""
+    ran: list[int] = []
+    other = fsqdo.connect("Q")
+
+    def rename(source: str, target: str) -> None:
+        System.rename(source, target)
+        if target.endswith("000000005-000000008.r2.pack"):  # the last pack; 9 is still to be moved
+            del seam.rename
+            other.do(func=ran.append, report=lambda text: None)
+
+    queue.kill(state="Pending")
+    seam.rename = rename  # type: ignore[method-assign]
+    assert queue.rerun() == TASKS
+    assert ran == list(range(TASKS - 1))
+    sound(queue, succeeded=TASKS - 1, pending=1)
+
+
 def test_what_waited_for_a_killed_pack(queue: fsqdo.Queue) -> None:
     after, requires = queue.add("true", after=[3]), queue.add("true", requires=[3])
     queue.kill(id="1-9")
