@@ -127,8 +127,10 @@ class Holder:
     # ------------------------------------------------------------ packs
     def open(self, entry: Entry) -> list[Entry]:
         """Open a marker so that its tasks can be moved one by one; returns them. Empty: somebody else took it first."""
-        options = definition_of(self._store, entry).options
-        priority = requirements.priority_of(entry.name, options)
+        if entry.state is State.PENDING:
+            priority = int(entry.directory.split("/")[1])  # where somebody's mv may have put it
+        else:
+            priority = requirements.priority_of(entry.name, definition_of(self._store, entry).options)
         try:
             bundle = open_pack(self._store, self._join().name, entry, priority)
         except FencedError:

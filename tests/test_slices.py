@@ -219,6 +219,40 @@ def test_a_verb_that_loses_a_pack_to_an_opener_goes_on_with_the_pieces(
     sound(queue, **{"reprioritize": {"pending": 9}, "kill": {"pending": 5, "killed": 4}}.get(verb, {"pending": 6, "killed": 3}))
 
 
+def test_a_waiting_pack_in_the_hands_of_another_verb_waits_still(queue: fsqdo.Queue, seam: System) -> None:
+    """A kill that finds the pack taken waits for what becomes of it: it is not pending meanwhile, and not gone."""
+    requirement = queue.add("true")
+    waiting = queue.add_multiple(["true"] * 20, requires=[requirement])
+    other, killed, seen = fsqdo.connect("Q"), list[int](), dict[str, Any]()
+
+    def rename(source: str, target: str) -> None:
+        System.rename(source, target)
+        if f"@0w{requirement}/" in target and target.endswith(".pack"):
+            seen.update(other.status()["ntasks"], waits_for=other.show(waiting[1])["waits_for"])
+            seam.sleep = publish  # type: ignore[method-assign]
+            killed.append(other.kill(id=waiting[1]))
+
+    def publish(seconds: float) -> None:
+        """While the other waits: the one who has the pack is declared dead, and it is put back."""
+        del seam.sleep, seam.rename
+        assert len(fsqdo.connect("Q").recover(force=True)) == 1
+
+    seam.rename = rename  # type: ignore[method-assign]
+    assert queue.kill(id=waiting[0]) == 1
+    other.close()
+    assert killed == [1]
+    assert (seen["Waiting"], seen["Pending"], seen["waits_for"]) == (20, TASKS + 1, requirement)
+    assert {task.id for task in queue.tasks(state="Killed")} == {waiting[0], waiting[1]}
+
+
+def test_opening_a_pack_by_hand_leaves_its_tasks_in_the_priority_where_it_was(queue: fsqdo.Queue) -> None:
+    Path(queue.directory, "pending/100").mkdir()
+    Path(queue.directory, f"pending/0/{FIRST}.pack").rename(Path(queue.directory, f"pending/100/{FIRST}.pack"))
+    assert queue.kill(id=2) == 1
+    assert queue.store.names("pending/100") == [FIRST]
+    sound(queue, pending=TASKS - 1, killed=1)
+
+
 # ---------------------------------------------------------------- faults
 def test_openings_undone_are_no_interruptions(queue: fsqdo.Queue, member: Member, seam: System) -> None:
     """None of the tasks has run: a disk that was full for an hour must not use up how often their worker may die."""

@@ -61,7 +61,10 @@ class Entry(NamedTuple):
         parts = self.directory.split("/")
         if self.state is not State.WAITING or parts[1] == "until":
             return None
-        return int(parts[2])
+        if parts[0] == "waiting":
+            return int(parts[2])
+        opening = names.parse_opening(parts[2])  # in the hands of somebody who opens its pack
+        return opening.waits_for if opening else None
 
 
 class Store(Tree):
@@ -170,6 +173,7 @@ class Store(Tree):
             yield from self._opening(state, ids)
         elif state is State.WAITING:
             yield from self._waiting(ids)
+            yield from self._opening(state, ids)
         elif state is State.RUNNING:
             yield from self._running(ids)
         else:
@@ -215,7 +219,8 @@ class Store(Tree):
     def _opened(self, holder: str, name: str, ids: IdSet | None) -> Iterator[Entry]:
         opening = names.parse_opening(name)
         if opening is not None:
-            for entry in self._here(State.KILLED if opening.killed else State.PENDING, f"{holder}/{name}", ids):
+            state = State.KILLED if opening.killed else State.PENDING if opening.waits_for is None else State.WAITING
+            for entry in self._here(state, f"{holder}/{name}", ids):
                 # What is written beside the marker that is being opened does not count before it is published.
                 if isinstance(entry.name, PackName) and entry.name[:2] == opening.pack[:2]:
                     yield entry
