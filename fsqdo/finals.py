@@ -55,13 +55,14 @@ class Finals:
         return self._files[state]
 
     def _look(self, state: State, shard: int) -> int:
+        bits = 0
         for _ in range(_LOOKS):
             files = self._listed(state).get(f"{shard:06d}", ())
-            bits = self._store.bits_in(state, shard, files)
-            if bits is not None:
-                return bits
+            bits, there = self._store.bits_in(state, shard, files)
+            if there:
+                break
             del self._files[state]  # RACE: it is being packed, and has another name now
-        return 0
+        return bits
 
     def met(self, shard: int, ended: bool) -> int:
         """The ids of a shard that have succeeded, or (with `ended`) are in any final state, as bits of one number."""

@@ -348,7 +348,7 @@ class Store(Tree):
             found.setdefault(file.partition(".")[0], []).append(file)
         return found
 
-    def bits_in(self, state: State, shard: int, files: Iterable[str]) -> int | None:
+    def bits_in(self, state: State, shard: int, files: Iterable[str]) -> tuple[int, bool]:
         """The ids of one shard that are in a final state, as bits of one number: bit k stands for the id `shard * 1000 + k`.
 
         Parameters
@@ -358,37 +358,36 @@ class Store(Tree):
 
         Returns
         -------
-        int or None
-            None when one of the files has gone meanwhile: the shard was packed or unpacked, so list again.
+        tuple
+            The bits, and whether all was there. False when one of the files has gone meanwhile: the shard was packed or
+            unpacked, so list again.
         """
         whole = bits_of(shard, 1, (shard + 1) * SHARD_SIZE)
-        found = 0
+        found, there = 0, True
         forms = {parsed: file for file in files if (parsed := names.parse_shard(file)) is not None and parsed.shard == shard}
         for parsed, file in forms.items():
             if parsed.tasks == whole.bit_count():
-                return whole  # its name says so
+                return whole, True  # its name says so
             directory = f"{state.directory}/{file}"
             if parsed.is_file:
                 packed = self._packed_names(directory)
-                if not packed:
-                    return None
+                there = there and bool(packed)
                 found |= bits_of_names(packed, shard)
                 continue
             listed = self.ls(directory)
-            if listed is None:
-                return None
-            found |= bits_of_names(listed, shard)
+            there = there and listed is not None
+            found |= bits_of_names(listed or (), shard)
             if state is State.KILLED:
-                for bundle in filter(names.parse_bundle, listed):
+                for bundle in filter(names.parse_bundle, listed or ()):
                     inside = self.ls(f"{directory}/{bundle}") or ()
                     found |= bits_of_names([name for name in inside if name != f"{bundle}.pack"], shard)  # that is spent
             if parsed.token:
                 # Hidden names are of tasks that the file holds, so both together are right, whatever is unlinked meanwhile.
                 packed = self._packed_names(f"{directory}/{names.all_file(parsed.token)}")
-                if not packed and not any(form.is_file and form.round == parsed.round for form in forms):
-                    return None  # RACE: its file has moved up, and was not there yet when this was listed
+                # RACE: else its file has moved up, and was not there yet when this was listed.
+                there = there and (bool(packed) or any(form.is_file and form.round == parsed.round for form in forms))
                 found |= bits_of_names(packed, shard)
-        return found
+        return found, there
 
     def _packed_names(self, path: str) -> list[str]:
         """The names that a packed file holds, as of files; what is no task's among them says nothing."""
