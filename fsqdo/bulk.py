@@ -6,6 +6,7 @@ say it again. Packs move as their marker where all of their tasks are meant, els
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -136,6 +137,30 @@ def _always(name: PackName) -> bool:
 def _in_one_shard(name: PackName) -> bool:
     """Whether a marker can stand in the directory of a shard."""
     return shard_of(name.first) == shard_of(name.last)
+
+
+def refuse_unknown_ids(store: Store, ids: IdSet | None) -> None:
+    """Refuse ids that were never given away.
+
+    Raises
+    ------
+    TaskNotFoundError
+        Naming them all.
+    """
+    if not ids:
+        return
+    next_id = store.next_id()
+    never = IdSet(span for span in [(ids.lowest, min(ids.highest, 0)), *_from(next_id, ids)] if span[0] <= span[1])
+    if never:
+        name = os.path.basename(store.directory)
+        hint = f"ids below {next_id} were used: `fsqdo tasks {name} --long` shows them" if next_id > 1 else "none was added yet"
+        text = str(never)
+        raise TaskNotFoundError(f"queue {name} has no task {text if len(text) <= 60 else text[:57] + '...'}", hint)
+
+
+def _from(low: int, ids: IdSet) -> Iterator[tuple[int, int]]:
+    """What of a set is not below an id."""
+    return ((max(first, low), last) for first, last in ids.ranges)
 
 
 class Selection:
@@ -308,14 +333,9 @@ class Bulk:
     def _chosen(
         self, selector: Selector, states: Iterable[State], dry_run: bool, whole: Callable[[PackName], bool] = _never
     ) -> Iterator[tuple[Entry, int]]:
-        self._refuse_unknown_ids(selector)
+        refuse_unknown_ids(self._store, selector.ids)
         self._selection = Selection(self._store, selector, states)
         yield from self._selection.entries(None if dry_run else self._open, whole)
-
-    def _refuse_unknown_ids(self, selector: Selector) -> None:
-        if selector.ids and (selector.ids.highest >= self._store.next_id() or selector.ids.lowest < 1):
-            wrong = selector.ids.highest if selector.ids.lowest >= 1 else selector.ids.lowest
-            raise TaskNotFoundError(f"there is no task {wrong}", "`fsqdo tasks QUEUE --long` shows the ids there are")
 
     def reset(self, selector: Selector, states: tuple[State, ...], dry_run: bool) -> int:
         """Move tasks in final states back to pending, or to waiting where a requirement is open; returns how many."""
@@ -323,7 +343,7 @@ class Bulk:
             wrong = [state for state in selector.states if state not in states]
             if wrong:
                 raise InputError(f"{wrong[0]} tasks cannot be reset", "only " + ", ".join(states) + " ones can")
-        self._refuse_unknown_ids(selector)
+        refuse_unknown_ids(self._store, selector.ids)
         selection = Selection(self._store, selector, states)
         meant, markers = selection.chosen()
         if dry_run:

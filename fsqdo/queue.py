@@ -254,9 +254,16 @@ class Queue:
         """Yield tasks as they are read; arguments as of `tasks`."""
         from itertools import islice
 
-        from fsqdo.bulk import Selection, Selector
+        from fsqdo.bulk import Selection, Selector, refuse_unknown_ids
 
-        yield from islice(Selection(self.store, Selector.of(**select), State).tasks(), limit)
+        selector = Selector.of(**select)
+        refuse_unknown_ids(self.store, selector.ids)
+        found = False
+        for task in islice(Selection(self.store, selector, State).tasks(), limit):
+            found = True
+            yield task
+        if not found and limit != 0 and selector.ids and len(selector.ids) == 1 and selector == Selector(ids=selector.ids):
+            yield self.task(selector.ids.lowest)  # it moved meanwhile, or there is none: a gap in the ids
 
     def tasks(self, limit: int | None = None, **select: Any) -> list[Task]:
         """The tasks, by state and then by id.
@@ -267,6 +274,11 @@ class Queue:
             At most so many.
         select
             id (ids, ranges), state (one or several), exitcode, match (a regular expression), older_than_s, blocked.
+
+        Raises
+        ------
+        TaskNotFoundError
+            For ids that were never used.
         """
         return list(self.iter_tasks(limit, **select))
 
@@ -504,7 +516,7 @@ class Queue:
         there = [name for name in self.store.names("running") if names.is_worker_name(name)]
         unknown = sorted(set(wanted or ()) - set(there))
         if unknown:
-            raise InputError(f"queue {self.name} has no worker {unknown[0]}", "`fsqdo workers QUEUE` lists them")
+            raise InputError(f"queue {self.name} has no worker {unknown[0]}", f"`fsqdo workers {self.name}` lists them")
         told = there if wanted is None else wanted
         return sum(self.store.write(f"running/{worker}/{names.DRAIN}", b"") for worker in told)
 

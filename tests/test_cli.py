@@ -354,6 +354,34 @@ def test_retry_and_rerun(blat: Callable[..., fsqdo.Queue]) -> None:
     assert ok("rerun", "Blat", "--force") == "1 task reset to pending\n"
 
 
+def test_rerun_wants_force_only_where_something_succeeded(blat: Callable[..., fsqdo.Queue]) -> None:
+    queue = blat("true", "false", "true")
+    queue.kill(id=3)
+    queue.do(bad_node_after=0, report=lambda text: None)
+    for states in ([], ["--state", "Succeeded"], ["--state", "Failed", "--state", "Succeeded"]):
+        assert "--force" in refused(2, "rerun", "Blat", *states)
+    assert ok("rerun", "Blat", "--state", "Killed") == "1 task reset to pending\n"
+    assert ok("rerun", "Blat", "--state", "failed") == "1 task reset to pending\n"
+
+
+@pytest.mark.parametrize(
+    ("ids", "named"), [("4", "4"), ("99999999", "99999999"), ("1-6", "4-6"), ("0-1", "0"), ("0,2-3,5,9-12", "0,5,9-12")]
+)
+def test_ids_that_never_were_are_named(blat: Callable[..., fsqdo.Queue], ids: str, named: str) -> None:
+    blat("true", "true", "true")
+    for command in (["tasks"], ["reprioritize", "5"]):
+        said = refused(1, command[0], "Blat", *command[1:], ids)
+        assert said == f"fsqdo: queue Blat has no task {named}; ids below 4 were used: `fsqdo tasks Blat --long` shows them\n"
+
+
+def test_a_gap_in_the_ids_is_no_empty_table(blat: Callable[..., fsqdo.Queue]) -> None:
+    queue = blat("true")
+    queue.store.take_ids(2)
+    assert "has no task 2" in refused(1, "tasks", "Blat", "2")
+    assert ok("tasks", "Blat", "1-3", "--ids") == "1\n"
+    assert ok("tasks", "Blat", "1", "--state", "Failed", "--ids") == ""
+
+
 def test_rerun_by_exit_code(blat: Callable[..., fsqdo.Queue]) -> None:
     blat("exit 3", "exit 4", "true", do=True)
     assert ok("rerun", "Blat", "--force", "--exitcode", 3) == "1 task reset to pending\n"

@@ -54,6 +54,7 @@ def retry_command(queue: str, dry_run: bool, **selected: Any) -> None:
     """
 fsqdo rerun Blat --force
 fsqdo rerun Blat --exit-code 0 --match '^analyze' --dry-run
+fsqdo rerun Blat --state Killed
 """,
 )
 @queue_argument
@@ -63,11 +64,13 @@ fsqdo rerun Blat --exit-code 0 --match '^analyze' --dry-run
 def rerun_command(queue: str, force: bool, dry_run: bool, **selected: Any) -> None:
     """Put all tasks that have ended back to pending.
 
-    Needs --force, since what succeeded is run again, too.
+    Needs --force where what succeeded is run again, too: not with --state Failed or --state Killed.
     """
     from fsqdo.queue import connect
+    from fsqdo.task import State
 
-    if not force and not dry_run:
+    states = [State.read(word) for word in selected["state"]]
+    if not force and not dry_run and (not states or State.SUCCEEDED in states):
         raise click.UsageError("rerun also runs again what succeeded: say --force, or look first with --dry-run")
     with _said_when_interrupted():
         number = connect(queue).rerun(dry_run=dry_run, **selection(selected))
