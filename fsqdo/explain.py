@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+from fsqdo import journal
 from fsqdo.durations import Durations, expected_s
 from fsqdo.finals import Finals, Missing
 from fsqdo.liveness import Observer
-from fsqdo.names import DRAIN, is_worker_name
+from fsqdo.names import DRAIN, PackName, is_worker_name
 from fsqdo.resources import lacking, wants
 from fsqdo.rows import Task
 from fsqdo.store import Store
@@ -146,9 +147,19 @@ def _running(store: Store, task: Task) -> list[str]:
 
 
 def _ended(store: Store, task: Task) -> list[str]:
+    if task.state is State.KILLED:
+        return [_killed(store, task), "`fsqdo retry --state Killed` puts it back to pending"]
     outcome = task.outcome
     if outcome is None:
-        if task.state is State.KILLED:
-            return ["it was killed before an attempt of it ended; `fsqdo retry --state Killed` puts it back to pending"]
         return [] if task.state is State.SUCCEEDED else ["no journal tells more"]
     return [f"its last attempt ended {outcome.ended_at}: {outcome.how()}"]
+
+
+def _killed(store: Store, task: Task) -> str:
+    """How it came to be killed: its name has no worker, so all journals are asked, but for those of a whole pack."""
+    attempts = [] if isinstance(task.entry.name, PackName) else journal.of_task(store, task.id)
+    ended = [attempt for attempt in attempts if attempt.outcome != "started"]
+    if not ended:
+        return "it was killed before an attempt of it ended"
+    how = f"its last attempt ended {ended[-1].ended_at}: {ended[-1].how()}"
+    return how if ended[-1].outcome == "killed" else f"it was killed afterwards; {how}"

@@ -163,8 +163,25 @@ def test_running_and_ended(queue: fsqdo.Queue) -> None:
     assert said.endswith(": exit code 3")
     never = queue.add("true")
     queue.kill(id=never)
-    (said,) = why(queue, never)
-    assert said.startswith("it was killed before") and "retry --state Killed" in said
+    assert why(queue, never) == ["it was killed before an attempt of it ended", BACK]
+
+
+BACK = "`fsqdo retry --state Killed` puts it back to pending"
+
+
+def test_killed_after_attempts(queue: fsqdo.Queue) -> None:
+    """One that ran when it was killed, and one that was to be tried again."""
+    queue.add("true")
+    held = queue.get()
+    assert held is not None
+    held.set_state("Killed", message="enough of it")
+    how, back = why(queue, 1)
+    assert how.startswith("its last attempt ended 20") and how.endswith(": enough of it") and back == BACK
+    task = queue.add("exit 3", max_retries=1)
+    queue.do(timeout=0, report=lambda text: None)
+    queue.kill(id=task)
+    how, back = why(queue, task)
+    assert how.startswith("it was killed afterwards; its last attempt ended 20") and how.endswith(": exit code 3")
 
 
 def test_the_command(queue: fsqdo.Queue, capsys: pytest.CaptureFixture[str]) -> None:
