@@ -104,6 +104,22 @@ class Packer:
         ripe = [entry for entry in sealed if now - self._seen.setdefault(str(entry), now) >= self.settle_s]
         return self._pack(ripe[:most])
 
+    def would(self, seal: bool = True) -> int:
+        """Number of tasks that `run` would pack, sooner or later; those of which no journal has an outcome are counted, too.
+
+        Notes
+        -----
+        Listings alone, as of `run`.
+        """
+        total = 0
+        next_id = self._store.next_id()
+        for parsed, file in self._store.shards(State.SUCCEEDED):
+            if parsed.sealed and parsed.token is None:
+                total += size_of(self._store.ls(f"{_TOP}/{file}") or ())
+            elif seal and not parsed.sealed and not parsed.is_file:
+                total += self._ended(parsed.shard, next_id)
+        return total
+
     def run_on(self, shards: Iterable[int]) -> int:
         """Pack such of these shards as have ended, and what this process saw sealed and has rested; the number of tasks packed.
 
@@ -135,16 +151,22 @@ class Packer:
             return 0.0
         return max(0.0, min(self._seen.values()) + self.settle_s - time.monotonic())
 
-    def _seal(self, shard: int, next_id: int) -> ShardEntry | None:
-        """Rename a shard that has ended, so that nobody adds to it or takes from it; None when it has not."""
+    def _ended(self, shard: int, next_id: int) -> int:
+        """Number of loose tasks in a shard that has ended; 0 when it has not, or so few are not worth a file."""
         ids = ids_of(shard)
         if ids[-1] >= next_id:
-            return None
+            return 0
         names = [name for file in self._store.ls(f"{_TOP}/{shard:06d}") or () if (name := parse_task(file)) is not None]
         if len(names) < _WORTH:
-            return None
+            return 0
         whole = len({name.id for name in names}) == len(ids)
         if not whole and Finals(self._store).met(shard, ended=True).bit_count() < len(ids):
+            return 0
+        return len(names)
+
+    def _seal(self, shard: int, next_id: int) -> ShardEntry | None:
+        """Rename a shard that has ended, so that nobody adds to it or takes from it; None when it has not."""
+        if not self._ended(shard, next_id):
             return None
         entry = ShardEntry(shard, new_round())
         if not self._store.move_directory(f"{_TOP}/{shard:06d}", f"{_TOP}/{entry}"):

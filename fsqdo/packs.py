@@ -167,11 +167,11 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: in
     own = f"running/{worker}/{opening}"
     if not store.make_directory(own):
         raise FencedError(f"running/{worker} is gone")
-    if not store.move(entry.path, f"{own}/{marker.file}", make=False):
-        store.remove_directory(own)
-        return None
     bundle = f"{opening.home}/{opening.pack}"
     try:
+        if not store.move(entry.path, f"{own}/{marker.file}", make=False):
+            store.remove_directory(own)
+            return None
         lines = lines_of(store, own, marker)
         loose = marker.size if slice_ is None else min(slice_, marker.size)
         for line in lines[:loose]:
@@ -180,7 +180,7 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: in
             _write_rest(store, own, marker, marker.first + loose)
         if not store.move(own, bundle):
             return None
-    except (StorageError, TaskError):
+    except (StorageError, TaskError, KeyboardInterrupt):  # ^C in an interpreter, which goes on and stays this worker
         drop(store, f"running/{worker}", str(opening))
         raise
     store.unlink(f"{bundle}/{marker.file}")

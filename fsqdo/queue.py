@@ -442,7 +442,7 @@ class Queue:
         moved = requirements.look_again(self.store, packs.roll_forward(self.store))
         return moved + requirements.promote(self.store)
 
-    def pack(self, wait: bool = True, report: Callable[[str], None] = lambda text: None) -> int:
+    def pack(self, wait: bool = True, report: Callable[[str], None] = lambda text: None, dry_run: bool = False) -> int:
         """Make one file of each thousand tasks that succeeded, as workers do by themselves; how many tasks.
 
         Parameters
@@ -451,19 +451,24 @@ class Queue:
             Wait for two minutes where that is needed: on file systems that other hosts can mount.
         report
             Told what it waits for.
+        dry_run
+            Only say how many it would be, as far as names tell.
         """
-        from fsqdo.packing import pack_all
+        from fsqdo.packing import Packer, pack_all
 
-        return pack_all(self.store, wait, report)
+        return Packer(self.store).would() if dry_run else pack_all(self.store, wait, report)
 
-    def unpack(self, id: object = None) -> int:
+    def unpack(self, id: object = None, dry_run: bool = False) -> int:
         """Make loose files of the packed shards that hold these tasks (None: of all); how many tasks became loose."""
+        from fsqdo.bulk import refuse_unknown_ids
+
         ids = None if id is None else IdSet.of(id)
+        refuse_unknown_ids(self.store, ids)
         total = 0
         for parsed, _ in list(self.store.shards(State.SUCCEEDED)):
             first, last = parsed.shard * SHARD_SIZE, (parsed.shard + 1) * SHARD_SIZE - 1
-            if parsed.tasks is not None and (ids is None or ids.meets(first, last)) and self._holder().unpack(parsed):
-                total += parsed.tasks
+            if parsed.tasks is not None and (ids is None or ids.meets(first, last)):
+                total += parsed.tasks if dry_run or self._holder().unpack(parsed) else 0
         return total
 
     def tidy(

@@ -59,7 +59,9 @@ def tidy(
     began, local = time.monotonic(), is_local(store.directory)
     before = merging.sizes(store, merging.ended(store))
     done: Counter[str] = Counter()
-    if not dry_run:
+    if dry_run:
+        done["tasks"] = Packer(store).would(seal=store.settings.pack)
+    else:
         done["tasks"] = pack_all(store, wait, report) if store.settings.pack else Packer(store).run(seal=False)
     ages = litter.Ages(store, looks_count=not dry_run)
     for found in litter.find(store, ages):

@@ -53,15 +53,15 @@ def unpack(store: Store, worker: str, packed: ShardEntry) -> bool:
     own = f"running/{worker}/{UnpackingName(packed)}"
     if not store.make_directory(own):
         raise FencedError(f"running/{worker} is gone")
-    if not store.move(f"{_TOP}/{packed}", f"{own}/{OWN_FILE}", make=False):
-        store.remove_directory(own)
-        return False
     published = ShardEntry(packed.shard, new_round())
     try:
+        if not store.move(f"{_TOP}/{packed}", f"{own}/{OWN_FILE}", make=False):
+            store.remove_directory(own)
+            return False
         _write_loose(store, own, packed)
         if not store.move(own, f"{_TOP}/{published}"):
             return False
-    except (StorageError, TaskError):
+    except (StorageError, TaskError, KeyboardInterrupt):  # ^C in an interpreter, which goes on and stays this worker
         drop(store, f"running/{worker}", str(UnpackingName(packed)))
         raise
     store.unlink(f"{_TOP}/{published}/{OWN_FILE}")

@@ -15,7 +15,7 @@ import pytest
 
 import fsqdo
 from fsqdo import mounts, packing, unpacking, upkeep, worker
-from fsqdo.errors import FsqdoError, StorageError
+from fsqdo.errors import FsqdoError, TaskNotFoundError
 from fsqdo.finals import Finals
 from fsqdo.ids import ids_in
 from fsqdo.member import Member
@@ -70,10 +70,18 @@ def sound(queue: fsqdo.Queue, count: int, **state: int) -> None:
 def test_a_finished_shard_becomes_one_file(root: Path) -> None:
     queue = drained(list(range(2500)))
     assert forms(queue) == ["000000", "000001", "000002"]
+    assert queue.pack(dry_run=True) == 1999 and "tasks" not in queue.tidy(dry_run=True)
+    queue.configure(pack=True)
+    assert queue.tidy(dry_run=True)["tasks"] == 1999
+    assert forms(queue) == ["000000", "000001", "000002"]
     assert queue.pack() == 1999, "the ids 1-1999; those of the third shard are not all used"
     assert forms(queue) == ["000000.p.n999.jsonl", "000001.p.n1000.jsonl", "000002"]
     sound(queue, 2500, succeeded=2500)
-    assert queue.pack() == 0
+    assert queue.pack() == queue.pack(dry_run=True) == 0
+    assert queue.unpack("5-1001", dry_run=True) == 1999 and queue.unpack(1000, dry_run=True) == 1000
+    assert forms(queue) == ["000000.p.n999.jsonl", "000001.p.n1000.jsonl", "000002"]
+    with pytest.raises(TaskNotFoundError, match="has no task 2501"):
+        queue.unpack("1-2501")
 
 
 def test_workers_pack_what_has_ended_and_say_nothing(root: Path) -> None:
@@ -240,6 +248,24 @@ def test_unpack_gives_the_files_back_as_they_were(root: Path, small: None) -> No
     assert queue.unpack() == 0
 
 
+@pytest.mark.parametrize("call", ["rename", "open"])
+def test_unpack_that_is_interrupted_gives_the_file_back(packed: fsqdo.Queue, seam: System, call: str) -> None:
+    def interrupted(*args: Any) -> Any:
+        found = getattr(System, call)(*args)
+        if ".unpack/" in str(args[call == "rename"]) and call in seam.__dict__:
+            delattr(seam, call)
+            raise KeyboardInterrupt
+        return found
+
+    before = packed.status()["ntasks"]
+    setattr(seam, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        packed.unpack()
+    assert not list(Path(packed.directory, "running").rglob("*.unpack*"))
+    assert packed.status()["ntasks"] == before
+    assert packed.unpack() > 0
+
+
 def test_unpack_leaves_a_file_with_a_bad_line_where_it_is(packed: fsqdo.Queue) -> None:
     (path,) = Path(packed.directory, "succeeded").iterdir()
     lines = path.read_bytes().splitlines(keepends=True)
@@ -322,6 +348,13 @@ def test_a_look_while_a_shard_is_packed_finds_all_its_tasks(
 
 
 # ---------------------------------------------------------------- on a network
+def test_a_sealed_shard_is_one_that_would_be_packed(root: Path, small: None) -> None:
+    queue = drained(list(SMALL))
+    queue.store.take_ids(1)
+    assert packing.Packer(queue.store, settle_s=1000.0).run() == 0
+    assert queue.pack(dry_run=True) == queue.pack() == len(SMALL)
+
+
 def test_on_a_network_a_sealed_shard_rests_before_it_is_listed(root: Path, small: None) -> None:
     queue = drained(list(SMALL))
     packer = packing.Packer(queue.store, settle_s=1000)
@@ -414,11 +447,10 @@ def test_every_fault_while_unpacking(world_dir: Path, small: None) -> None:  # n
 def test_what_a_dead_unpacker_held_is_put_back(packed: fsqdo.Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     store = packed.store
     member = Member(store, slots=1)
-    monkeypatch.setattr(unpacking, "new_round", lambda: (_ for _ in ()).throw(StorageError(OSError(5, "killed"), "x", "y")))
+    monkeypatch.setattr(unpacking, "_write_loose", lambda *args: (_ for _ in ()).throw(_EnoughError))
     ((parsed, _),) = list(store.shards(State.SUCCEEDED))
-    with pytest.raises(StorageError):
+    with pytest.raises(_EnoughError):
         unpacking.unpack(store, member.name, parsed)
-    monkeypatch.setattr(unpacking, "new_round", packing.new_round)
     assert forms(packed) == [] and [row.id for row in packed.tasks(state="Succeeded")] == [1, 2, 3, 4, 5]
     sound(packed, 6, succeeded=5, failed=1)
     recover(store, force=True)

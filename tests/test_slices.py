@@ -272,6 +272,27 @@ def test_openings_undone_are_no_interruptions(queue: fsqdo.Queue, member: Member
     assert queue.store.names(member.directory) == ["worker.json"]
 
 
+@pytest.mark.parametrize("state", ["pending", "killed"])
+@pytest.mark.parametrize("call", ["rename", "open"])
+def test_a_verb_that_is_interrupted_gives_its_pack_back(queue: fsqdo.Queue, seam: System, state: str, call: str) -> None:
+    """^C in an interpreter: the process goes on, and so nobody would ever recover what it has opened half."""
+
+    def interrupted(*args: Any) -> Any:
+        found = getattr(System, call)(*args)
+        if "@0" in str(args[call == "rename"]) and call in seam.__dict__:
+            delattr(seam, call)
+            raise KeyboardInterrupt
+        return found
+
+    if state == "killed":
+        queue.kill(state="Pending")
+    setattr(seam, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        queue.kill(id=2) if state == "pending" else queue.rerun(id=2)
+    assert not list(Path(queue.directory, "running").rglob("*@*"))
+    sound(queue, **{state: TASKS})
+
+
 def test_an_opening_whose_publishing_fails_goes_back_at_once(queue: fsqdo.Queue, seam: System) -> None:
     """A process that takes single tasks never looks into its own directory: what it cannot publish must not stay there."""
     refused: list[str] = []

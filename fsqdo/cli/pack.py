@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fsqdo.cli.options import IDS, command, json_option, queue_argument
+from fsqdo.cli.options import IDS, command, dry_run_option, json_option, queue_argument
 from fsqdo.cli.output import complain, counted, json_line, write_lines
 
 
@@ -17,7 +17,8 @@ fsqdo pack Blat --no-wait
 )
 @queue_argument
 @click.option("--no-wait", is_flag=True, help="Do what can be done now; without it, it may wait for two minutes.")
-def pack_command(queue: str, no_wait: bool) -> None:
+@dry_run_option
+def pack_command(queue: str, no_wait: bool, dry_run: bool) -> None:
     """Make one file of each thousand tasks that succeeded.
 
     Workers do this by themselves, unless the queue was created with --no-pack. All commands work on packed tasks as on others;
@@ -25,8 +26,8 @@ def pack_command(queue: str, no_wait: bool) -> None:
     """
     from fsqdo.queue import connect
 
-    packed = connect(queue).pack(wait=not no_wait, report=complain)
-    print(f"{counted(packed, 'task')} packed")
+    packed = connect(queue).pack(wait=not no_wait, report=complain, dry_run=dry_run)
+    print(f"{counted(packed, 'task')} {'would be ' if dry_run else ''}packed")
 
 
 @command(
@@ -38,7 +39,8 @@ fsqdo unpack Blat 17,2000-2999
 )
 @queue_argument
 @click.argument("ids", required=False, type=IDS)
-def unpack_command(queue: str, ids: object) -> None:
+@dry_run_option
+def unpack_command(queue: str, ids: object, dry_run: bool) -> None:
     """Make files of packed tasks again, one each, for ls, cat and mv.
 
     Whole shards are unpacked: with IDS those that hold any of these. Workers that pass by pack them again, unless the queue was
@@ -46,8 +48,8 @@ def unpack_command(queue: str, ids: object) -> None:
     """
     from fsqdo.queue import connect
 
-    unpacked = connect(queue).unpack(ids)
-    print(f"{counted(unpacked, 'task')} unpacked")
+    unpacked = connect(queue).unpack(ids, dry_run=dry_run)
+    print(f"{counted(unpacked, 'task')} {'would be ' if dry_run else ''}unpacked")
 
 
 @command(
@@ -60,7 +62,7 @@ fsqdo tidy Blat --logs succeeded
 @queue_argument
 @click.option("--logs", type=click.Choice(["succeeded"]), help="Remove what attempts wrote that succeeded.")
 @click.option("--no-wait", is_flag=True, help="Do what can be done now; without it, it may wait for two minutes.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@dry_run_option
 @json_option
 def tidy_command(queue: str, logs: str | None, no_wait: bool, dry_run: bool, as_json: bool) -> None:
     """Remove litter, and put together what ended workers left.
