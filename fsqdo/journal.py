@@ -21,6 +21,7 @@ from fsqdo.task import Definition, Outcome
 
 _KEY = b'{"name":"'
 _STARTED = re.compile(rb'\{"name":"[^"]*","outcome":"started"')
+_SUCCEEDED = re.compile(rb'\{"name":"([^"]*)","outcome":"succeeded"')
 _TAIL_BYTES = 4096
 _TAIL_LINES = 30
 _SAMPLED = 16
@@ -172,6 +173,11 @@ def last_lines(store: Store, worker: str, keys: set[bytes]) -> dict[bytes, bytes
 def _whole(line: bytes) -> bool:
     """Whether a line is as we write it, to its end and with nothing nested in it: then it need not be read to be believed."""
     return line.endswith(b"}") and line.count(b"{") == 1
+
+
+def successes(store: Store, worker: str) -> dict[bytes, bytes]:
+    """The last line of each attempt in a worker's journal that succeeded, by the name it had, for those who look for many."""
+    return {match[1]: line for line in lines(store, worker) if (match := _SUCCEEDED.match(line))}
 
 
 def of_task(store: Store, task_id: int) -> list[Outcome]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fsqdo.errors import TaskError
-from fsqdo.journal import lookup, read
+from fsqdo.journal import lookup, read, successes
 from fsqdo.names import TaskName
 from fsqdo.store import Entry, Store
 from fsqdo.task import OPTION_NAMES, Definition, Outcome, State
@@ -15,13 +15,17 @@ from fsqdo.task import OPTION_NAMES, Definition, Outcome, State
 if TYPE_CHECKING:
     from fsqdo.holder import Holder
 
+_FEW = 2
+
 
 class Outcomes:
-    """The outcomes of failed attempts, each worker's journal read once, when first asked."""
+    """The outcomes with which tasks ended, each worker's journal read once; from its end where few of it are asked for."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._read: dict[str, dict[str, Outcome]] = {}
+        self._asked: dict[str, int] = {}
+        self._successes: dict[str, dict[bytes, bytes]] = {}
 
     def of(self, entry: Entry) -> Outcome | None:
         """The outcome with which a task got where it is; None for one that has not ended or whose line is gone."""
@@ -32,12 +36,22 @@ class Outcomes:
         if entry.packed is not None:
             return packed_outcome(entry.packed, name.worker)
         if entry.state is State.SUCCEEDED:
-            return lookup(self._store, name.worker, [key]).get(key)
+            return self._success(name.worker, key)
         if name.worker not in self._read:
             lines = read(self._store, name.worker)
             self._read[name.worker] = {o.name: o for o in lines if o.outcome not in ("succeeded", "started")}
         # A failing task got its f as it moved, so its line stands under the name it had before.
         return self._read[name.worker].get(str(name._replace(f=name.f - 1)))
+
+    def _success(self, worker: str, key: str) -> Outcome | None:
+        self._asked[worker] = asked = self._asked.get(worker, 0) + 1
+        if asked > _FEW:
+            if worker not in self._successes:
+                self._successes[worker] = successes(self._store, worker)
+            outcome = Outcome.from_json(self._successes[worker].get(key.encode(), b""), worker)
+            if outcome is not None:
+                return outcome
+        return lookup(self._store, worker, [key]).get(key)
 
 
 def packed_outcome(line: bytes, worker: str) -> Outcome | None:

@@ -216,6 +216,25 @@ def test_looks_at_a_queue_in_which_many_wait(queue: fsqdo.Queue, seam: System) -
     assert len(calls) <= 20, Counter(calls)
 
 
+@pytest.mark.parametrize("tidied", [False, True])
+def test_how_old_many_successes_are_reads_a_journal_a_few_times(queue: fsqdo.Queue, seam: System, tidied: bool) -> None:
+    tasks = 300
+    queue.add_multiple(range(tasks))
+    drain(queue, seam, tasks)
+    if tidied:
+        assert queue.tidy()["journals"] == 1
+    opened: list[str] = []
+
+    def noted(path: str, flags: int, *mode: int) -> int:
+        opened.append(os.path.basename(path).partition(".")[2])
+        return System.open(path, flags, *mode)
+
+    seam.open = noted  # type: ignore[method-assign]
+    assert len(queue.tasks(state="Succeeded", older_than_s=0.0)) == tasks
+    assert opened.count("jsonl") <= 10
+    assert queue.tasks(state="Succeeded", older_than_s=3600.0) == []
+
+
 def test_blocked_ones_down_a_chain(queue: fsqdo.Queue, seam: System) -> None:
     chain(queue, 300)
     queue.kill(id=3)
