@@ -46,9 +46,9 @@ def unpack(store: Store, worker: str, packed: ShardEntry) -> bool:
 
     Notes
     -----
-    mkdir in the worker's directory, rename the file into it, a write for each task, rename the directory to a sealed form of
-    the shard (this publishes), unlink the file, rename the directory to the shard. A kill before the publishing rename leaves
-    a directory that recover undoes; one after it a sealed shard, which the next pass packs.
+    mkdir in the worker's directory, rename the file into it, a write for each task (synced where no load has it), rename the
+    directory to a sealed form of the shard (this publishes), unlink the file, rename the directory to the shard. A kill before
+    the publishing rename leaves a directory that recover undoes; one after it a sealed shard, which the next pass packs.
     """
     own = f"running/{worker}/{UnpackingName(packed)}"
     if not store.make_directory(own):
@@ -71,12 +71,24 @@ def unpack(store: Store, worker: str, packed: ShardEntry) -> bool:
 
 def _write_loose(store: Store, own: str, packed: ShardEntry) -> None:
     """Write a file for each line of the packed file; all that its name promises, or an error."""
+    loaded = IdSet(store.loads())
     written = set()
+    synced: list[tuple[str, bytes]] = []
     for line in store.read_lines(f"{own}/{OWN_FILE}"):
-        file, content = _loose(store, own, line)
-        if not store.write(f"{own}/{file}", content):
+        task_id, file, content = _loose(store, own, line)
+        if task_id not in loaded:  # what a power cut tears nobody could mend
+            synced.append((f"{own}/{file}", content))
+        elif not store.write(f"{own}/{file}", content):
             raise FencedError(f"{own} is gone")
         written.add(file)
+    if synced:
+        try:
+            store.write_files(synced)
+            store.sync_directory(own)
+        except StorageError:
+            if store.ls(own) is None:
+                raise FencedError(f"{own} is gone") from None
+            raise
     if len(written) == packed.tasks:
         return
     # RACE: whoever declared this worker dead has the file, and a missing file has no lines. Published like this, all of
@@ -88,17 +100,18 @@ def _write_loose(store: Store, own: str, packed: ShardEntry) -> None:
     )
 
 
-def _loose(store: Store, own: str, line: bytes) -> tuple[str, bytes]:
-    """Name and content of the file of a packed task."""
+def _loose(store: Store, own: str, line: bytes) -> tuple[int, str, bytes]:
+    """Id, name and content of the file of a packed task."""
     try:
         raw = json.loads(line)
         file = f"{raw['name']}.json"
         definition = Definition.from_raw(raw["task"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise TaskError(f"{store.path(own)} has a line that cannot be read", "see it with an editor") from None
-    if parse_task(file) is None:
+    name = parse_task(file)
+    if name is None:
         raise TaskError(f"{store.path(own)} has a line with a name that is no task's: {file!r}")
-    return file, definition.to_json().encode()
+    return name.id, file, definition.to_json().encode()
 
 
 def loosened(store: Store, unpack_one: Callable[[ShardEntry], object], shard: int, ids: IdSet) -> list[Entry]:

@@ -266,6 +266,33 @@ def test_unpack_that_is_interrupted_gives_the_file_back(packed: fsqdo.Queue, sea
     assert packed.unpack() > 0
 
 
+def test_what_no_load_has_is_on_disk_before_its_packed_file_goes(root: Path, small: None, seam: System) -> None:
+    """A power cut may tear what was not synced; what came from a load is rebuilt from that."""
+    queue = fsqdo.create("Q", pack=False)
+    for number in range(3):
+        queue.add(number)
+    queue.add_multiple(range(3))
+    queue.store.take_ids(1)
+    queue.do(func=double)
+    assert queue.pack() == len(SMALL)
+    done: list[str] = []
+
+    def fsync(fd: int) -> None:
+        System.fsync(fd)
+        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")).partition("@")[0])
+
+    def rename(source: str, target: str) -> None:
+        System.rename(source, target)
+        done.extend(["published"] if source.endswith(".unpack") else [])
+
+    seam.fsync, seam.rename = fsync, rename  # type: ignore[method-assign]
+    assert queue.unpack() == len(SMALL)
+    published = done.index("published")
+    assert sorted(done[: published - 1]) == ["000000001", "000000002", "000000003"]
+    assert done[published - 1].endswith(".unpack")
+    sound(queue, 6, succeeded=6)
+
+
 def test_unpack_leaves_a_file_with_a_bad_line_where_it_is(packed: fsqdo.Queue) -> None:
     (path,) = Path(packed.directory, "succeeded").iterdir()
     lines = path.read_bytes().splitlines(keepends=True)
