@@ -91,6 +91,9 @@ def _added(what: str) -> Iterator[None]:
     except StorageError as error:
         error.hint = f"{error.hint}; {what}".removeprefix("; ")
         raise
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (what,)
+        raise
 
 
 def _remove_quietly(remove: Callable[[str], object], path: str) -> None:
@@ -149,6 +152,7 @@ def load(
     """
     staging = new_staging(store)
     spool = _Spool(store, f"{staging}/spool", common, cwd, known)
+    load_directory = told = ""
     try:
         spool.read(items, progress)
         if spool.count == 0:
@@ -157,19 +161,22 @@ def load(
         first = store.take_ids(spool.count)
         ids = range(first, first + spool.count)
         load_directory = f"loads/{load_name(ids[0], ids[-1])}"
+        told = (
+            f"the tasks {ids[0]}-{ids[-1]} are in the queue all the same: do not load them again, workers publish the rest "
+            "when there is room, and so does `fsqdo promote`"
+        )
         _Writer(store, staging, ids, spool.names).write(spool.lines())
         store.unlink(f"{staging}/spool")
         store.sync_directory(staging)
         store.move(staging, load_directory, private=True)
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
         with suppress(StorageError):  # a full file system may say so once more
             spool.close()
+            if load_directory and isinstance(error, KeyboardInterrupt) and store.ls(load_directory) is not None:
+                error.args = (told,)  # it came with the rename that commits
         _remove_quietly(store.remove_tree, staging)
         raise
-    with _added(
-        f"the tasks {ids[0]}-{ids[-1]} are in the queue all the same: do not load them again, workers publish the rest when "
-        "there is room, and so does `fsqdo promote`"
-    ):
+    with _added(told):
         store.sync_directory("loads")
         targets = publish(store, load_name(ids[0], ids[-1]))
         requirements.look_again(store, targets)

@@ -22,6 +22,7 @@ from fsqdo.cli.options import read_duration_s
 from fsqdo.cli.output import printable
 from fsqdo.cli.work import plain_options
 from fsqdo.cli.workers import do_command
+from fsqdo.store.system import System
 
 HANG_S = 60
 CHECKOUT = Path(fsqdo.__file__).resolve().parent.parent
@@ -758,6 +759,32 @@ def test_an_interrupt_half_way_says_that_tasks_may_be_changed(
     monkeypatch.setattr(fsqdo.Queue, words[0], interrupted)
     assert main(words) == 130
     assert "changed already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("moves", "there"), [(0, False), (1, True), (2, True), (3, True)])
+def test_an_interrupted_load_says_whether_it_is_there(
+    blat: Callable[..., fsqdo.Queue], tmp_path: Path, seam: System, capsys: pytest.CaptureFixture[str], moves: int, there: bool
+) -> None:
+    """^C after so many renames: of those the first takes the ids, and the second commits. Who is not told loads again."""
+    blat("true")
+    (tmp_path / "list").write_text("true\n" * 1500)
+    done = 0
+
+    def rename(source: str, target: str) -> None:
+        nonlocal done
+        System.rename(source, target)
+        done += 1
+        if done == moves + 1:
+            raise KeyboardInterrupt
+
+    seam.rename = rename  # type: ignore[method-assign]
+    assert main(["load", "Blat", str(tmp_path / "list")]) == 130
+    del seam.rename
+    told = "tasks 2-1501 are in the queue all the same: do not load them again"
+    assert (told in capsys.readouterr().err) is there
+    fsqdo.connect("Blat").promote()
+    assert counts()["Pending"] == (1501 if there else 1)
+    assert fsqdo.connect("Blat").store.names("tmp") == []
 
 
 # ---------------------------------------------------------------- small parts

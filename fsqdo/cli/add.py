@@ -117,6 +117,8 @@ def load_command(queue: str, file: str, json: bool, dedupe: bool, **options: Any
         )
     finally:
         progress.clear()
+        if file != "-":
+            source.close()  # type: ignore[attr-defined]
     if len(ids):
         print(f"{ids[0]}-{ids[-1]}" if len(ids) > 1 else ids[0])
         sys.stdout.flush()

@@ -92,7 +92,10 @@ def run(words: Sequence[str]) -> int:
     except click.ClickException as error:
         complain(error.format_message())
         return error.exit_code
-    except click.Abort:
+    except click.Abort as error:
+        interrupt = error.__cause__
+        if isinstance(interrupt, KeyboardInterrupt) and interrupt.args:  # what is done already, and must not be done again
+            complain(f"interrupted: {interrupt.args[0]}")
         return 130
     return answer if isinstance(answer, int) else 0
 
