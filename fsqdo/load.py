@@ -114,7 +114,7 @@ def load(
     common: Options,
     *,
     cwd: str | None = None,
-    known: set[int] | None = None,
+    known: dict[int, int] | None = None,
     progress: Progress | None = None,
 ) -> range:
     """Add many tasks at once: all of them, or none.
@@ -128,7 +128,8 @@ def load(
     cwd
         The directory commands run in that do not name one.
     known
-        `key_of` of the tasks that are to be left out; added to, so that later duplicates are left out, too.
+        `key_of` of the tasks that are to be left out, each with its id made negative: who requires the name of one in this
+        load gets that id. Added to, with positions in the load, so that later duplicates are left out, too.
     progress
         Called with the number of tasks read so far, every few thousand.
 
@@ -186,7 +187,7 @@ def load(
 class _Spool:
     """Pass one: check every item and write it down, a line each: head, tab, the task and its options as JSON."""
 
-    def __init__(self, store: Store, path: str, common: Options, cwd: str | None, known: set[int] | None) -> None:
+    def __init__(self, store: Store, path: str, common: Options, cwd: str | None, known: dict[int, int] | None) -> None:
         self._store = store
         self._path = path
         self._common = replace(common, created_at=common.created_at or utc_now())
@@ -223,8 +224,10 @@ class _Spool:
             if known is not None:
                 key = hash(text)
                 if key in known:
+                    if isinstance(item, NewTask):
+                        self._name(item, number, known[key])
                     continue
-                known.add(key)
+                known[key] = self.count
             if isinstance(item, NewTask):
                 self._note_names(item, number)
             self.count += 1
@@ -256,16 +259,20 @@ class _Spool:
 
     def _note_names(self, item: NewTask, number: int) -> None:
         """Keep the names, for tasks of this load to require; positions count only what is added."""
-        name = item.options.get("name")
-        if name is not None:
-            if name in self.names:
-                raise InputError(f"task {number} of this load: the name {name!r} is used twice in it")
-            self.names[name] = self.count
+        if item.options.get("name") in self.names:
+            raise InputError(f"task {number} of this load: the name {item.options['name']!r} is used twice in it")
+        self._name(item, number, self.count)
         wanted = split_names(item.requires)[1] + split_names(item.after)[1]
         if wanted:
             self._edges[self.count] = wanted
             for word in wanted:
                 self._wanted.setdefault(word, number)
+
+    def _name(self, item: NewTask, number: int, place: int) -> None:
+        """Note which task a name stands for: a position in the load, or a negative id."""
+        name = item.options.get("name")
+        if name is not None and self.names.setdefault(name, place) != place:
+            raise InputError(f"task {number} of this load: the name {name!r} is used twice in it")
 
     def _check(self, head: _Head) -> None:
         ids = head.requires | head.after
@@ -414,7 +421,8 @@ class _Writer:
         return middle, f"pending/{head.priority}" if hold is None else waiting_dir(hold), hold is not None
 
     def _named(self, names: Iterable[str]) -> IdSet:
-        return IdSet.of([self._ids[0] + self._names[name] for name in names])
+        places = [self._names[name] for name in names]
+        return IdSet.of([-place if place < 0 else self._ids[0] + place for place in places])
 
     def _stage(self, run: _Run, pack: str, bundled: bool, lines: list[str]) -> None:
         """Stage a run as a marker when that saves files, else as loose files; many of them in a directory of their own."""

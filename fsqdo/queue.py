@@ -198,7 +198,7 @@ class Queue:
         requires: Any,
         after: Any,
         options: Mapping[str, Any],
-        known: set[int] | None = None,
+        known: dict[int, int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> range:
         from fsqdo.inputs import spread
@@ -226,7 +226,8 @@ class Queue:
         json
             Each line is a JSON value: the task, or an object with `task` and options.
         dedupe
-            Leave out what the queue has already, in whatever state, and what comes twice.
+            Leave out what the queue has already, in whatever state, and what comes twice. Names of those stand for what is
+            there already.
         progress
             Called now and then with the number of tasks read.
         options
@@ -239,7 +240,12 @@ class Queue:
         """
         from fsqdo import inputs
 
-        known = {inputs.key_of(task.task) for task in self.iter_tasks() if not task.error} if dedupe else None
+        known: dict[int, int] | None = None
+        if dedupe:
+            known = {}
+            for task in self.iter_tasks():
+                if not task.error:
+                    known.setdefault(inputs.key_of(task.task), -task.id)
         chunks = inputs.open_source(source)
         read = inputs.json_lines if json else inputs.command_lines
         try:

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from fsqdo.cli.options import read_duration_s
 from fsqdo.cli.output import printable
 from fsqdo.cli.work import plain_options
 from fsqdo.cli.workers import do_command
+from fsqdo.errors import InputError
 from fsqdo.store.system import System
 
 HANG_S = 60
@@ -200,6 +203,36 @@ def test_load_standard_input() -> None:
     assert ok("load", "Blat", "-", text="".join(f"{n}\n" for n in range(8039))) == "1-8039\n"
     assert counts()["Pending"] == 8039
     assert ok("load", "Blat", "-", text="one\n") == "8040\n"
+
+
+def test_names_of_what_dedupe_leaves_out_stand_for_what_is_there(root: Path) -> None:
+    """A file that has grown is loaded again: its new lines may require the old ones, which are not added again."""
+    rows = [{"task": "prepare", "name": "p"}, {"task": "run 1", "name": "r1", "requires": ["p"]}]
+    more = [{"task": "run 2", "name": "r2", "requires": ["p"]}, {"task": "merge", "requires": ["r1", "r2"]}]
+    again = [
+        *rows,
+        *more,
+        {"task": "run 2", "name": "r2"},
+        {"task": "run 1", "name": "too"},
+        {"task": "look", "after": ["too"]},
+    ]
+
+    def load(lines: list[dict[str, Any]]) -> list[int]:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        return list(queue.loadfile(BytesIO(text.encode()), json=True, dedupe=True))
+
+    queue = fsqdo.create("Blat")
+    assert load(rows) == [1, 2]
+    assert load(again) == [3, 4, 5]
+    assert [str(task.requires | task.after) for task in sorted(queue.tasks(), key=lambda task: task.id)] == [
+        "",
+        "1",
+        "1",
+        "2-3",
+        "2",
+    ]
+    with pytest.raises(InputError, match="the name 'p' is used twice"):
+        load([*rows, {"task": "another", "name": "p"}])
 
 
 def test_load_dedupe() -> None:
