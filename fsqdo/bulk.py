@@ -17,7 +17,7 @@ from fsqdo import requirements
 from fsqdo.errors import InputError, StorageError, TaskError, TaskNotFoundError
 from fsqdo.finals import Finals
 from fsqdo.holder import Holder, fresh_path
-from fsqdo.ids import SHARD_SIZE, IdSet, bits_of, ids_in, shard_of
+from fsqdo.ids import MAX_ID, SHARD_SIZE, IdSet, bits_of, ids_in, shard_of
 from fsqdo.journal import story_path
 from fsqdo.names import PackName, TaskName, shard_name
 from fsqdo.packs import definition_of, definitions
@@ -164,7 +164,13 @@ def _from(low: int, ids: IdSet) -> Iterator[tuple[int, int]]:
 
 
 class Selection:
-    """The tasks of a queue that a selector means."""
+    """The tasks of a queue that a selector means.
+
+    Attributes
+    ----------
+    left
+        Ranges of markers that `entries` gave up: somebody has been opening them all the time.
+    """
 
     def __init__(self, store: Store, selector: Selector, states: Iterable[State]) -> None:
         self._store = store
@@ -172,6 +178,7 @@ class Selection:
         self._states = [state for state in states if selector.states is None or state in selector.states]
         self._outcomes = Outcomes(store)
         self._lost: list[tuple[int, int]] = []
+        self.left: list[tuple[int, int]] = []
         self._blocked = sorted(requirements.blocked(store), key=lambda entry: entry.name.first) if selector.blocked else []
         if selector.blocked:
             self._states = [state for state in self._states if state is State.WAITING]
@@ -242,6 +249,8 @@ class Selection:
                 # RACE: these markers are being opened: their tasks are the opener's until it publishes them, in a moment.
                 wanted = IdSet(again)
                 fs.sleep(_OPENING_PAUSE_S if held else 0.0)
+            else:
+                self.left += again
 
     def packed(self) -> Iterator[int]:
         """Yield the ids of the tasks that are meant and are packed, or being packed."""
@@ -318,6 +327,7 @@ class Bulk:
         self._holder = holder
         self._opened_under: set[int] = set()
         self._selection = Selection(store, Selector(), ())
+        self._left: list[tuple[int, int]] = []
         self._moved = 0
 
     def _open(self, entry: Entry) -> list[Entry]:
@@ -336,6 +346,22 @@ class Bulk:
         refuse_unknown_ids(self._store, selector.ids)
         self._selection = Selection(self._store, selector, states)
         yield from self._selection.entries(None if dry_run else self._open, whole)
+        self._left += self._selection.left
+
+    def _say_what_is_left(self, selector: Selector, moved: int) -> None:
+        """Complain of packs that somebody was opening all the time: of their tasks none was moved.
+
+        Raises
+        ------
+        TaskError
+            Once all others have moved.
+        """
+        ids = IdSet([(1, MAX_ID)]) if selector.ids is None else selector.ids
+        left = IdSet((max(a, c), min(b, d)) for a, b in self._left for c, d in ids.ranges if a <= d and c <= b)
+        if left:
+            done = f"{moved} other task{'s' if moved > 1 else ''} moved; " if moved else ""
+            hint = f"{done}do the same again for these, and if who opens it has died, `fsqdo recover` first"
+            raise TaskError(f"somebody is opening the pack of task {left}, and has not come to an end", hint)
 
     def reset(self, selector: Selector, states: tuple[State, ...], dry_run: bool) -> int:
         """Move tasks in final states back to pending, or to waiting where a requirement is open; returns how many."""
@@ -361,6 +387,7 @@ class Bulk:
                 ids = IdSet.of(ids_in(shard, bits))
                 part = Selection(self._store, Selector(ids=ids, states=selector.states), states)
                 found = list(part.entries(self._open))
+                self._left += part.left
                 if packed := IdSet.of(part.packed()):
                     found += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed)]
                 self._reset_all(found, meant, targets)
@@ -368,6 +395,7 @@ class Bulk:
         except StorageError as error:
             _say_how_many(error, self._moved)
             raise
+        self._say_what_is_left(selector, self._moved)
         return self._moved
 
     def _reset_all(self, found: Iterable[tuple[Entry, int]], rerun: dict[int, int], targets: set[int]) -> dict[int, int]:
@@ -425,6 +453,7 @@ class Bulk:
                 if dry_run or self._store.write(f"{entry.directory}/{entry.name}.kill", b""):
                     told.add(entry.name.first)
             if dry_run or not running or time.monotonic() >= end:
+                self._say_what_is_left(selector, killed + len(told))
                 return killed + len(told)
             time.sleep(0.2)
             back = replace_ids(selector, told)
@@ -482,6 +511,7 @@ class Bulk:
         except StorageError as error:
             _say_how_many(error, changed)
             raise
+        self._say_what_is_left(selector, changed)
         return changed
 
 

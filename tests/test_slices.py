@@ -12,7 +12,7 @@ import pytest
 import fsqdo
 from fsqdo import claims
 from fsqdo.claims import Claimer
-from fsqdo.errors import StorageError
+from fsqdo.errors import StorageError, TaskError
 from fsqdo.finals import Finals
 from fsqdo.holder import Holder
 from fsqdo.ids import ids_in
@@ -243,6 +243,27 @@ def test_a_waiting_pack_in_the_hands_of_another_verb_waits_still(queue: fsqdo.Qu
     assert killed == [1]
     assert (seen["Waiting"], seen["Pending"], seen["waits_for"]) == (20, TASKS + 1, requirement)
     assert {task.id for task in queue.tasks(state="Killed")} == {waiting[0], waiting[1]}
+
+
+@pytest.mark.parametrize("verb", ["kill", "reprioritize", "rerun"])
+def test_a_pack_that_a_dead_one_was_opening_is_told_of(queue: fsqdo.Queue, seam: System, verb: str) -> None:
+    """Its tasks are where they were, and no verb has them before it is recovered: that is no `0 tasks`."""
+    if verb == "rerun":
+        queue.kill(state="Pending")
+    dead = Member(queue.store, slots=1)
+    suffix, file = ("k", f"{FIRST}.r1") if verb == "rerun" else ("", FIRST)
+    Path(queue.directory, "running", dead.name, f"{file}@0{suffix}").mkdir()
+    Path(queue.directory, "killed/000000" if verb == "rerun" else "pending/0", f"{file}.pack").rename(
+        Path(queue.directory, "running", dead.name, f"{file}@0{suffix}", f"{file}.pack")
+    )
+    act = {"kill": queue.kill, "rerun": queue.rerun, "reprioritize": lambda **ids: queue.reprioritize(5, **ids)}[verb]
+    seam.sleep = lambda seconds: None  # type: ignore[method-assign]
+    assert act(id="2-3,5", dry_run=True) == 3
+    with pytest.raises(TaskError, match="opening the pack of task 2-3, and has not come to an end; 1 other task"):
+        act(id="2-3,5")
+    dead.abandon()
+    queue.recover(force=True)
+    assert act(id="2-3") == 2
 
 
 def test_opening_a_pack_by_hand_leaves_its_tasks_in_the_priority_where_it_was(queue: fsqdo.Queue) -> None:
