@@ -392,7 +392,7 @@ class Bulk:
                     found += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed)]
                 self._reset_all(found, meant, targets)
             requirements.look_again(self._store, targets)
-        except StorageError as error:
+        except (StorageError, TaskError) as error:
             _say_how_many(error, self._moved)
             raise
         self._say_what_is_left(selector, self._moved)
@@ -474,7 +474,7 @@ class Bulk:
                     killed += entry.name.first not in (already or ())
                     requirements.ended(self._store, entry.name.first, succeeded=False)
             self._look_again()
-        except StorageError as error:
+        except (StorageError, TaskError) as error:
             _say_how_many(error, killed)
             raise
         return killed
@@ -508,14 +508,14 @@ class Bulk:
                 else:
                     self._selection.lost(entry)
             self._look_again()
-        except StorageError as error:
+        except (StorageError, TaskError) as error:
             _say_how_many(error, changed)
             raise
         self._say_what_is_left(selector, changed)
         return changed
 
 
-def _say_how_many(error: StorageError, moved: int) -> None:
+def _say_how_many(error: StorageError | TaskError, moved: int) -> None:
     """Have an error that cut a command on many tasks short say how far it came."""
     if moved:
         error.hint = f"{error.hint}; {moved} tasks were moved before that, do the same again for the rest".removeprefix("; ")

@@ -141,7 +141,8 @@ def loosened(store: Store, unpack_one: Callable[[ShardEntry], object], shard: in
             fs.sleep(min(packer.resting, _PAUSE_S) or _SHORT_PAUSE_S)
         elif not any(parsed.is_file for parsed in forms):
             fs.sleep(_SHORT_PAUSE_S)  # RACE: somebody else is unpacking it
-    raise TaskError(f"{store.path(_TOP)}/{shard:06d} is being packed all the time", "try again later, or set pack: false")
+    what = f"{store.path(_TOP)}/{shard:06d} is being packed or unpacked all the time"
+    raise TaskError(what, "try again later; if who does it has died, `fsqdo recover` first")
 
 
 def drop(store: Store, holder: str, name: str) -> None:

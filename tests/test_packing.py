@@ -15,7 +15,7 @@ import pytest
 
 import fsqdo
 from fsqdo import mounts, packing, unpacking, upkeep, worker
-from fsqdo.errors import FsqdoError, TaskNotFoundError
+from fsqdo.errors import FsqdoError, TaskError, TaskNotFoundError
 from fsqdo.finals import Finals
 from fsqdo.ids import ids_in
 from fsqdo.member import Member
@@ -471,7 +471,7 @@ def test_every_fault_while_unpacking(world_dir: Path, small: None) -> None:  # n
     play(world_dir, prepare, scenario, packed_in_the_end)
 
 
-def test_what_a_dead_unpacker_held_is_put_back(packed: fsqdo.Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_dead_unpacker_held_is_put_back(packed: fsqdo.Queue, monkeypatch: pytest.MonkeyPatch, seam: System) -> None:
     store = packed.store
     member = Member(store, slots=1)
     monkeypatch.setattr(unpacking, "_write_loose", lambda *args: (_ for _ in ()).throw(_EnoughError))
@@ -480,6 +480,9 @@ def test_what_a_dead_unpacker_held_is_put_back(packed: fsqdo.Queue, monkeypatch:
         unpacking.unpack(store, member.name, parsed)
     assert forms(packed) == [] and [row.id for row in packed.tasks(state="Succeeded")] == [1, 2, 3, 4, 5]
     sound(packed, 6, succeeded=5, failed=1)
+    seam.sleep = lambda seconds: None  # type: ignore[method-assign]
+    with pytest.raises(TaskError, match="if who does it has died, `fsqdo recover` first"):
+        packed.rerun(id=3)
     recover(store, force=True)
     member.abandon()
     assert forms(packed) == ["000000.p.n5.jsonl"]
