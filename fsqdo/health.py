@@ -5,17 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from fsqdo.journal import health_path
 from fsqdo.runner import BusyError, Ended, Spawner, SpawnError
 from fsqdo.store import Appender, Store
 
 LIMIT_S = 300.0
 _LOOK_S = 1.0
 _TAIL_BYTES = 4096
-
-
-def log_of(worker: str) -> str:
-    """Path of the check's output, relative to the queue."""
-    return f"logs/{worker}/health.log"
 
 
 def unfit(
@@ -35,7 +31,7 @@ def unfit(
     It may take five minutes: a node whose file system hangs is no fit one. Its output stays in `logs/<worker>/health.log`.
     """
     store.make_directories(f"logs/{worker}")
-    log = Appender(store, log_of(worker))
+    log = Appender(store, health_path(worker))
     try:
         ended = _ended(spawner, command, log.fd, worker, wait, unwanted)
     finally:
@@ -45,7 +41,7 @@ def unfit(
     if ended is None or ended.exit_code == 0:
         return ""
     how = f"signal {ended.signal}" if ended.exit_code is None else f"exit code {ended.exit_code}"
-    said = store.read_tail(log_of(worker), _TAIL_BYTES).decode(errors="replace").strip().splitlines()
+    said = store.read_tail(health_path(worker), _TAIL_BYTES).decode(errors="replace").strip().splitlines()
     return f"health_check {how}" + (f": {said[-1]}" if said else "")
 
 

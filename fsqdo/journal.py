@@ -204,6 +204,11 @@ def log_path(worker: str, slot: int) -> str:
     return f"logs/{worker}/{slot}.log"
 
 
+def health_path(worker: str) -> str:
+    """Path of what a worker's health check wrote, relative to the queue."""
+    return f"logs/{worker}/health.log"
+
+
 def output(store: Store, outcome: Outcome) -> bytes:
     """What an attempt wrote to stdout and stderr.
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fsqdo import journal
-from fsqdo.journal import journal_path, log_path
+from fsqdo.journal import health_path, journal_path, log_path
 from fsqdo.merged import INDEX, JOURNALS, LOGS, NOTHING, TOP, Journal, Kept, Log, Piece, directories, joined, to_json
 from fsqdo.names import is_worker_name, merged_name, new_token, parse_merged
 from fsqdo.store import Appender, Store
@@ -121,7 +121,8 @@ def sizes(store: Store, workers: Iterable[str]) -> dict[str, dict[str, int]]:
     found = {}
     for worker in workers:
         paths = [journal_path(worker)] if f"{worker}.jsonl" in listed else []
-        paths += [f"logs/{worker}/{name}" for name in store.names(f"logs/{worker}") if _LOG.match(name)]
+        there = [f"logs/{worker}/{name}" for name in store.names(f"logs/{worker}")]
+        paths += [path for path in there if _LOG.match(path.rpartition("/")[2]) or path == health_path(worker)]
         found[worker] = {path: store.size(path) for path in paths}
     return found
 
@@ -143,7 +144,11 @@ def plan(store: Store, own: Mapping[str, Mapping[str, int]], drop: bool) -> Plan
     changed: set[str] = set()
     parts: dict[str, Part] = {}
     for worker in sorted(own.keys() | (known.keys() if drop else set())):
-        part = _part(own.get(worker, {}), known.get(worker, NOTHING), worker, made, drop)
+        files = dict(own.get(worker, {}))
+        health = files.pop(health_path(worker), None)
+        if health is not None and (not health or _was_fit(store, worker)):
+            made.spent[health_path(worker)] = health
+        part = _part(files, known.get(worker, NOTHING), worker, made, drop)
         dropped = _drop(store, part) if drop else 0
         if dropped:
             made.removed_bytes += dropped
@@ -160,6 +165,11 @@ def plan(store: Store, own: Mapping[str, Mapping[str, int]], drop: bool) -> Plan
     made.replaced = sorted(again | {name for name, its in by_directory.items() if not its})
     made.parts = [parts[worker] for worker in sorted(parts)]
     return made
+
+
+def _was_fit(store: Store, worker: str) -> bool:
+    """Whether a worker has begun any task: then its health check had nothing to say."""
+    return next(journal.read(store, worker), None) is not None
 
 
 def _part(own: Mapping[str, int], known: Kept, worker: str, made: Plan, drop: bool = False) -> Part:

@@ -222,6 +222,19 @@ def test_the_log_of_a_worker_without_a_journal_is_kept(queue: fsqdo.Queue) -> No
         assert merged.read_log(queue.store, worker, int(slot.partition(".")[0]), 0, 100) == content
 
 
+def test_what_health_checks_wrote_goes_where_they_had_nothing_to_say(queue: fsqdo.Queue) -> None:
+    queue.add("true")
+    queue.do(health_check="echo fit", report=lambda text: None)
+    queue.do(health_check="true", timeout=0, report=lambda text: None)  # which finds no task
+    queue.add("true")
+    assert queue.do(health_check="echo no scratch; false", report=lambda text: None).trouble
+    assert sum(path.endswith("/health.log") for path in left(queue, "logs")) == 3
+    queue.tidy()
+    (kept,) = left(queue, "logs")
+    assert Path(queue.directory, "logs", kept).read_text() == "no scratch\n"
+    assert queue.tidy() == {}
+
+
 def test_the_command(queue: fsqdo.Queue) -> None:
     def typed(*words: str) -> tuple[int, str, str]:
         done = subprocess.run([sys.executable, "-m", "fsqdo", *words], capture_output=True, text=True, check=False)
