@@ -6,7 +6,7 @@ What is said can already be false: workers come and go, and tasks end while this
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,9 +15,10 @@ from fsqdo.durations import Durations, expected_s
 from fsqdo.finals import Finals, Missing
 from fsqdo.liveness import Observer
 from fsqdo.names import DRAIN, PackName, is_worker_name
+from fsqdo.requirements import blocked
 from fsqdo.resources import lacking, wants
 from fsqdo.rows import Task
-from fsqdo.store import Store
+from fsqdo.store import Entry, Store
 from fsqdo.task import Options, State
 
 _NAMED = 5
@@ -74,7 +75,13 @@ def _waiting(store: Store, task: Task) -> list[str]:
     lost = None if finish else finals.lost(options.requires, _NAMED)
     if lost and lost.number:
         why.append(f"blocked: {_first(lost)} failed or was killed; `fsqdo retry` or `rerun` those to go on")
+    elif missing.number and any(map(finals.any, (State.FAILED, State.KILLED))) and _among(blocked(store), task.id):
+        why.append("blocked: what it requires waits itself for a task that failed or was killed; explain that one")
     return why or ["what it waited for has ended: the next pass of a worker moves it, or `fsqdo promote`"]
+
+
+def _among(entries: Iterable[Entry], task_id: int) -> bool:
+    return any(entry.name.first <= task_id <= entry.name.last for entry in entries)
 
 
 def _first(ids: Missing) -> str:

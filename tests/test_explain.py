@@ -143,6 +143,20 @@ def test_waiting(queue: fsqdo.Queue) -> None:
     ]
 
 
+def test_blocked_through_others(queue: fsqdo.Queue) -> None:
+    """It is among those that `tasks --blocked` lists, and says so, although nothing that it requires itself has failed."""
+    first = queue.add("true")
+    second = queue.add("true", requires=first)
+    third = queue.add("true", requires=second)
+    assert why(queue, third) == [f"it requires 1 of 1 tasks still to succeed: {second}"]
+    queue.kill(id=first)
+    assert [task.id for task in queue.tasks(blocked=True)] == [second, third]
+    assert why(queue, second)[-1] == f"blocked: {first} failed or was killed; `fsqdo retry` or `rerun` those to go on"
+    assert (
+        why(queue, third)[-1] == "blocked: what it requires waits itself for a task that failed or was killed; explain that one"
+    )
+
+
 def test_waiting_for_a_retry(queue: fsqdo.Queue) -> None:
     queue.configure(retry_delay_s=600, max_retries=1)
     task = queue.add("exit 3")
