@@ -28,7 +28,7 @@ from tests.checker import read_queue
 from tests.faults import World
 from tests.scenarios import User, small_packs, with_packs
 from tests.test_faults import play, world_dir  # noqa: F401
-from tests.test_races import fork, race, recover_dead, take, use
+from tests.test_races import fork, race, recover_dead, take, use, with_one
 
 TASKS = 9
 FIRST = "000000001-000000004"
@@ -540,10 +540,22 @@ def test_every_fault_while_a_part_of_killed_packs_is_set_back(world_dir: Path) -
     play(world_dir, killed_packs, rerun_some)
 
 
+def waiting_pack(world: World) -> None:
+    """Twenty tasks that wait for one, of which one is to run after the first of them."""
+    with_one(world)
+    with User(world) as user:
+        world.told.ack(user.q.add_multiple(["x"] * 20, requires=[1]))
+        world.told.ack([user.q.add("after", after=[2])])
+
+
 KILLED_RACES: dict[str, tuple[Any, Any, Any]] = {
     "kill, claims": (with_packs, kill_all, take(times=2)),
     "parts of one": (killed_packs, use(lambda q: q.rerun(id="1-2")), use(lambda q: q.rerun(id="3-4"))),
     "a part, all": (killed_packs, use(lambda q: q.rerun(id="2")), use(lambda q: q.rerun())),
+    "all, claims": (killed_packs, use(lambda q: q.rerun()), take(times=2)),
+    "tidy, a part": (killed_packs, use(lambda q: q.tidy()), use(lambda q: q.rerun(id="1-2"))),
+    "parts that wait": (waiting_pack, use(lambda q: q.kill(id=2)), use(lambda q: q.kill(id=3))),
+    "a part that waits, finish": (waiting_pack, use(lambda q: q.kill(id=2)), take()),
 }
 
 
