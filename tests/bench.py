@@ -555,17 +555,24 @@ def _cpu_s(pid: int) -> float:
 
 
 # ---------------------------------------------------------------- large queues
-def _listing(directories: list[str]) -> Cost:
-    """What one plain listing of these takes."""
-    clock = Clock()
-    for directory in directories:
-        os.listdir(directory)
-    return clock.cost()
+_LIST = """
+import os, sys, time
+wall, cpu = time.perf_counter(), time.process_time()
+for directory in sys.argv[1:]:
+    os.listdir(directory)
+print(time.perf_counter() - wall, time.process_time() - cpu)
+"""
+
+
+def _listing(bench: Bench, directories: list[str]) -> Cost:
+    """What one plain listing of these takes in a process of its own, as status is one; without the start of that."""
+    words = [sys.executable, "-c", _LIST, *directories]
+    return Cost(*map(float, subprocess.run(words, env=bench.env, check=True, capture_output=True).stdout.split()))
 
 
 def _started(bench: Bench, words: tuple[str, ...], directories: list[str]) -> Cost:
     """What a status of an empty queue takes as a process, and one and a half listings of these directories on top."""
-    whole, listing = bench.run(*words), _listing(directories)
+    whole, listing = bench.run(*words), _listing(bench, directories)
     return Cost(whole.wall + 1.5 * listing.wall, whole.cpu + 1.5 * listing.cpu)
 
 
