@@ -290,15 +290,18 @@ class Queue:
 
     def task(self, task_id: int) -> Task:
         """One task; TaskNotFoundError when there is none."""
-        from fsqdo.bulk import Selection, Selector
+        from fsqdo.bulk import Selection, Selector, refuse_unknown_ids
 
         selector = Selector.of(id=task_id)
+        refuse_unknown_ids(self.store, selector.ids)
         selection = Selection(self.store, selector, State)
         for _ in range(2 if selector.ids else 0):  # RACE: it may move during a look
             entry = self.store.find(selector.ids.lowest) if selector.ids else None
             for task in selection.at(entry) if entry else ():
                 return task
-        raise TaskNotFoundError(f"queue {self.name} has no task {task_id}", f"ids below {self.store.next_id()} were used")
+        raise TaskNotFoundError(
+            f"queue {self.name} has no task {task_id}", "an add or a load was cut short, which leaves a gap in the ids"
+        )
 
     def show(self, task_id: int) -> dict[str, Any]:
         """Everything known of a task: its row, where it is, what it waits for, its attempts, its story."""
