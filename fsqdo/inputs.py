@@ -111,13 +111,13 @@ def command_lines(chunks: Iterable[bytes], source: str) -> Iterator[str]:
     for number, raw in enumerate(chunks, 1):
         try:
             # Some editors begin a file with a byte order mark; kept, it would be part of the first command, and not be seen.
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            line = raw.decode() if number > 1 else raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{source}, line {number} is not UTF-8: {error.reason} at byte {error.start + 1}", "convert it, e.g. with iconv"
             ) from None
         line = line.strip()
-        if line and not line.startswith("#"):
+        if line and line[0] != "#":
             yield line
 
 

@@ -453,7 +453,7 @@ def _chain(bench: Bench) -> Cost:
 
 def bench_chain(bench: Bench) -> Iterator[Line]:
     """Tasks of which each requires the one before it, against as many that require nothing."""
-    pairs = bench.turns(partial(_independent, bench), partial(_chain, bench))
+    pairs = bench.turns(partial(_independent, bench), partial(_chain, bench), rounds=max(bench.rounds, 7))
     what = f"chain of {CHAINED:,} / independent loose tasks"
     yield _line("chain", what, "us a task", pairs, 1e6, 5.0)
 

@@ -17,7 +17,8 @@ from tests.bench import Bench
 from tests.bench_peers import Section, figure
 
 WORKERS = 1000
-SHORT = 50_000
+SHORT = 100_000
+BUSY = 50_000
 LONG_S = 20.0
 DRAINERS = 50
 DRAINED = 1_000_000
@@ -62,12 +63,12 @@ def crowd(shared: Bench) -> Iterator[Section]:
 def _urgent(shared: Bench) -> Section:
     """How soon tasks of a higher priority are claimed that are added while many workers run."""
     queue = shared.queue(pack=False)
-    queue.add_multiple(range(SHORT))
+    queue.add_multiple(range(BUSY))
     note = shared.fresh() / "added"
     adder = os.fork()
     if adder == 0:
         try:
-            while queue.status()["ntasks"]["Succeeded"] < SHORT // 10:
+            while queue.status()["ntasks"]["Succeeded"] < BUSY // 10:
                 time.sleep(0.2)
             began = time.monotonic()
             queue.add_multiple(range(URGENT), priority=5)
@@ -78,9 +79,9 @@ def _urgent(shared: Bench) -> Section:
     did = herd.run(queue, DRAINERS)
     os.waitpid(adder, 0)
     called, added = map(float, note.read_text().split())
-    waits = [max(0.0, began + when - added) for when, task_id in did.claims if task_id > SHORT]
+    waits = [max(0.0, began + when - added) for when, task_id in did.claims if task_id > BUSY]
     text = (
-        f"{URGENT} tasks of a higher priority, added while {DRAINERS} workers run {SHORT:,} tasks that do nothing: seconds "
+        f"{URGENT} tasks of a higher priority, added while {DRAINERS} workers run {BUSY:,} tasks that do nothing: seconds "
         "of the call that adds them, which has to share the processors with all these workers, and from its end until they "
         "are claimed. Each worker looks once a second."
     )
