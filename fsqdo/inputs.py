@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from fsqdo.errors import InputError
 from fsqdo.ids import IdSet, is_range_text
 from fsqdo.task import OPTION_NAMES, encode_task
+
+_BYTES = 1 << 18
+_LINES = 100
 
 
 class NewTask:
@@ -57,7 +62,7 @@ def _zipped(tasks: Iterable[object], requires: Any, after: Any) -> Iterator[NewT
     each_requires = requires if _per_task(requires) else ()
     each_after = after if _per_task(after) else ()
     number = 0
-    for number, task in enumerate(tasks, 1):
+    for number, task in enumerate(flat(tasks), 1):
         if 0 < len(each_requires) < number or 0 < len(each_after) < number:
             break
         own = task if isinstance(task, NewTask) else NewTask(task)
@@ -100,25 +105,64 @@ def key_of(task: object) -> int:
     return hash(encode_task(task))
 
 
-def command_lines(chunks: Iterable[bytes], source: str) -> Iterator[str]:
+class Commands(list[str]):
+    """Some commands that were checked together; stands for them all where tasks are read."""
+
+
+def flat(tasks: Iterable[object]) -> Iterator[object]:
+    """Yield each task by itself."""
+    for task in tasks:
+        if type(task) is Commands:
+            yield from task
+        else:
+            yield task
+
+
+def commands(chunks: Iterable[bytes], source: str) -> Iterator[Commands | str]:
     """Yield the commands of a text: a line each, blank lines and lines that begin with # left out.
+
+    Many at once where nothing is wrong with any of them (`flat` yields each): a million times that counts.
 
     Raises
     ------
     InputError
         For what is not UTF-8, with the number of the line.
     """
-    for number, raw in enumerate(chunks, 1):
+    before = 0
+    for some in _some_at_a_time(chunks):
         try:
             # Some editors begin a file with a byte order mark; kept, it would be part of the first command, and not be seen.
-            line = raw.decode() if number > 1 else raw.decode("utf-8-sig")
+            text = b"\n".join(some).decode("utf-8" if before else "utf-8-sig")
+        except UnicodeDecodeError:
+            raise _not_utf8(some, before, source) from None
+        found = [line for raw in text.split("\n") if (line := raw.strip()) and line[0] != "#"]
+        if "\0" in text:
+            yield from found  # one of them may be none
+        elif found:
+            yield Commands(found)
+        before += len(some)
+
+
+def _some_at_a_time(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the lines of a file about a quarter of a MiB at a time, those of another iterable a few at a time."""
+    if isinstance(lines, io.IOBase):
+        while found := lines.readlines(_BYTES):
+            yield found
+        return
+    rest = iter(lines)
+    while some := list(islice(rest, _LINES)):
+        yield some
+
+
+def _not_utf8(lines: list[bytes], before: int, source: str) -> InputError:
+    """What is wrong with the first of some lines that is not UTF-8."""
+    for number, raw in enumerate(lines, before + 1):
+        try:
+            raw.decode("utf-8" if number > 1 else "utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"{source}, line {number} is not UTF-8: {error.reason} at byte {error.start + 1}", "convert it, e.g. with iconv"
-            ) from None
-        line = line.strip()
-        if line and line[0] != "#":
-            yield line
+            where = f"{source}, line {number} is not UTF-8: {error.reason} at byte {error.start + 1}"
+            return InputError(where, "convert it, e.g. with iconv")
+    return InputError(f"{source} is not UTF-8", "convert it, e.g. with iconv")
 
 
 def json_lines(chunks: Iterable[bytes], source: str) -> Iterator[object]:
@@ -129,7 +173,7 @@ def json_lines(chunks: Iterable[bytes], source: str) -> Iterator[object]:
     InputError
         With the number of the line.
     """
-    for number, line in enumerate(command_lines(chunks, source), 1):
+    for number, line in enumerate(map(str, flat(commands(chunks, source))), 1):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -18,11 +18,11 @@ from fsqdo import requirements
 from fsqdo.errors import InputError, StorageError
 from fsqdo.finals import Finals
 from fsqdo.ids import SHARD_SIZE, IdSet, shard_of
-from fsqdo.inputs import NewTask, split_names
+from fsqdo.inputs import Commands, NewTask, flat, split_names
 from fsqdo.names import TaskName, load_name, pending_dir, waiting_dir
 from fsqdo.packs import PACK_SIZE, new_staging, publish
 from fsqdo.store import Appender, Store
-from fsqdo.task import Definition, Options, check_command, encode_json, encode_task, requirement_text, utc_now
+from fsqdo.task import Definition, Options, encode_json, encode_task, requirement_text, utc_now
 
 LOOSE_LOAD = PACK_SIZE
 _PENDING_RUN = 100
@@ -201,6 +201,7 @@ class _Spool:
         self.names: dict[str, int] = {}
         self.count = 0
         self._buffer: list[str] = []
+        self._size = 0
         self._file: Appender | None = None
 
     def read(self, items: Iterable[object], progress: Progress | None) -> None:
@@ -211,12 +212,16 @@ class _Spool:
         prefix = head.encode() + "\t"
         object_end = plain.suffix() + "\n"
         command_end = replace(plain, cwd=plain.cwd or self._cwd).suffix() + "\n"
-        buffer, known, number, size = self._buffer, self._known, 0, 0
-        for number, item in enumerate(items, 1):
+        known, number = self._known, 0
+        for item in items if known is None else flat(items):
+            if type(item) is Commands:
+                number += len(item)
+                self._keep(prefix + (command_end + prefix).join(map(quote_json, item)) + command_end, len(item), progress)
+                continue
+            number += 1
             try:
                 if type(item) is str:
-                    check_command(item)  # as `encode_task` does
-                    text, line_prefix, end = quote_json(item), prefix, command_end
+                    text, line_prefix, end = encode_task(item), prefix, command_end
                 elif isinstance(item, NewTask):
                     text, line_prefix, end = self._own_options(item)
                 else:
@@ -232,18 +237,21 @@ class _Spool:
                 known[key] = self.count
             if isinstance(item, NewTask):
                 self._note_names(item, number)
-            self.count += 1
-            line = line_prefix + text + end
-            buffer.append(line)
-            size += len(line)
-            if size > _IN_MEMORY:
-                self._flush()
-                size = _IN_MEMORY - _BUFFERED  # what follows goes to the file in smaller pieces
-            if progress and self.count % _BATCH == 0:
-                progress(self.count)
+            self._keep(line_prefix + text + end, 1, progress)
         self._check_names()
         if self._file is not None:
             self._flush()
+
+    def _keep(self, lines: str, count: int, progress: Progress | None) -> None:
+        """Keep the lines of so many tasks, for a while in memory."""
+        self._buffer.append(lines)
+        self._size += len(lines)
+        if self._size > _IN_MEMORY:
+            self._flush()
+            self._size = _IN_MEMORY - _BUFFERED  # what follows goes to the file in smaller pieces
+        before, self.count = self.count, self.count + count
+        if progress and before // _BATCH < self.count // _BATCH:
+            progress(self.count)
 
     def _own_options(self, item: NewTask) -> tuple[str, str, str]:
         text = encode_task(item.task)

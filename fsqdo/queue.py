@@ -247,7 +247,7 @@ class Queue:
                 if not task.error:
                     known.setdefault(inputs.key_of(task.task), -task.id)
         chunks = inputs.open_source(source)
-        read = inputs.json_lines if json else inputs.command_lines
+        read = inputs.json_lines if json else inputs.commands
         try:
             requires, after = options.pop("requires", None), options.pop("after", None)
             return self._load(read(chunks, inputs.source_name(source)), requires, after, options, known, progress)
