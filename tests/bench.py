@@ -421,7 +421,7 @@ def _drain(bench: Bench, workers: int) -> Cost:
 
 def bench_two(bench: Bench) -> Iterator[Line]:
     """Two workers against one."""
-    pairs = bench.turns(partial(_drain, bench, 1), partial(_drain, bench, 2))
+    pairs = bench.turns(partial(_drain, bench, 1), partial(_drain, bench, 2), rounds=max(bench.rounds, 7))
     yield _line("two", "no-op drain by two workers / by one", "us a task", pairs, 1e6, 1.7, at_least=True, cpu_ratio=None)
 
 
