@@ -194,7 +194,6 @@ class _Spool:
         self._common = replace(common, created_at=common.created_at or utc_now())
         self._cwd = cwd
         self._known = known
-        self._heads: dict[str, int] = {}
         self._limit = store.next_id()
         self._wanted: dict[str, int] = {}
         self._edges: dict[int, tuple[str, ...]] = {}

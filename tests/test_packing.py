@@ -25,7 +25,7 @@ from fsqdo.store import Store
 from fsqdo.store.system import System
 from fsqdo.task import State
 from tests.checker import read_queue
-from tests.faults import World
+from tests.faults import World, interrupt_once
 from tests.scenarios import new_queue
 from tests.test_faults import play, world_dir  # noqa: F401
 
@@ -250,15 +250,8 @@ def test_unpack_gives_the_files_back_as_they_were(root: Path, small: None) -> No
 
 @pytest.mark.parametrize("call", ["rename", "open"])
 def test_unpack_that_is_interrupted_gives_the_file_back(packed: fsqdo.Queue, seam: System, call: str) -> None:
-    def interrupted(*args: Any) -> Any:
-        found = getattr(System, call)(*args)
-        if ".unpack/" in str(args[call == "rename"]) and call in seam.__dict__:
-            delattr(seam, call)
-            raise KeyboardInterrupt
-        return found
-
     before = packed.status()["ntasks"]
-    setattr(seam, call, interrupted)
+    interrupt_once(seam, call, ".unpack/")
     with pytest.raises(KeyboardInterrupt):
         packed.unpack()
     assert not list(Path(packed.directory, "running").rglob("*.unpack*"))

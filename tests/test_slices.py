@@ -25,7 +25,7 @@ from fsqdo.store import Entry, Store, create
 from fsqdo.store.system import System
 from fsqdo.task import State
 from tests.checker import read_queue
-from tests.faults import World
+from tests.faults import World, interrupt_once
 from tests.scenarios import User, small_packs, with_packs
 from tests.test_faults import play, world_dir  # noqa: F401
 from tests.test_races import fork, race, recover_dead, take, use, with_one
@@ -297,17 +297,9 @@ def test_openings_undone_are_no_interruptions(queue: fsqdo.Queue, member: Member
 @pytest.mark.parametrize("call", ["rename", "open"])
 def test_a_verb_that_is_interrupted_gives_its_pack_back(queue: fsqdo.Queue, seam: System, state: str, call: str) -> None:
     """^C in an interpreter: the process goes on, and so nobody would ever recover what it has opened half."""
-
-    def interrupted(*args: Any) -> Any:
-        found = getattr(System, call)(*args)
-        if "@0" in str(args[call == "rename"]) and call in seam.__dict__:
-            delattr(seam, call)
-            raise KeyboardInterrupt
-        return found
-
     if state == "killed":
         queue.kill(state="Pending")
-    setattr(seam, call, interrupted)
+    interrupt_once(seam, call, "@0")
     with pytest.raises(KeyboardInterrupt):
         queue.kill(id=2) if state == "pending" else queue.rerun(id=2)
     assert not list(Path(queue.directory, "running").rglob("*@*"))
