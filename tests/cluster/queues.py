@@ -80,6 +80,10 @@ class Work:
         """Wait until everything has an end."""
         self.wait_for("all tasks have ended", lambda: set(self.counts()) <= {"Succeeded", "Failed", "Killed"}, within_s)
 
+    def wait_for_no_workers(self) -> None:
+        """Wait until all workers have left, and the dead ones are recovered."""
+        self.wait_for("the workers have left", lambda: not any(map(self.queue.store.ls, ("running", "recovering"))))
+
     def interruptions(self) -> dict[int, int]:
         """How often each task was interrupted, where it was."""
         counters = {task.id: task.entry.name for task in self.queue.tasks()}
@@ -87,7 +91,7 @@ class Work:
 
     def assert_all_succeeded_once(self, count: int) -> None:
         """Once the workers have left: every task has succeeded, in one place, with one outcome, and nothing of it is left."""
-        self.wait_for("the workers have left", lambda: not any(map(self.queue.store.ls, ("running", "recovering"))))
+        self.wait_for_no_workers()
         report = read_queue(self.queue.directory)
         assert report.problems(healed=True) == []
         assert {state: n for state, n in report.counts().items() if n} == {"succeeded": count}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fsqdo.liveness import process_start
 from tests.cluster.queues import Work
 from tests.cluster.slurm import Slurm
 
@@ -146,23 +147,48 @@ def test_slurmd_killed_and_back(slurm: Slurm, work: Work) -> None:
     work.assert_all_succeeded_once(4)
 
 
-def test_lost_node(slurm: Slurm, work: Work) -> None:
-    """Slurm gives up a node that does not answer and starts its job on another one, while the first worker still works."""
+def _lose_node(slurm: Slurm, work: Work) -> tuple[str, str]:
+    """Start a job with two of four tasks, and lose its node: Slurm starts it again elsewhere. The job and the node."""
     work.add(4, UNTIL_GO)
     job = _submit(slurm, work.script("-j", "2"), "--requeue")
     work.wait_for_running(2)
     node = slurm.node_of(job)
     slurm.kill_node(node)
+    return job, node
+
+
+def test_lost_node(slurm: Slurm, work: Work) -> None:
+    """Slurm gives up a node that does not answer and starts its job on another one, while the first worker still works."""
+    job, node = _lose_node(slurm, work)
     try:
         work.wait_for("the other worker runs the other tasks", lambda: len(work.alive()) == 4)
         assert slurm.node_of(job) != node
         assert len(work.queue.workers()) == 2
         _go(work)
         work.wait_for_end()
+        # Before the node is back: its slurmd kills what it finds there of a job that was started elsewhere.
+        work.wait_for_no_workers()
     finally:
         slurm.start_node(node)
     slurm.wait_for(job)
     work.wait_for(f"{node} is back", lambda: slurm.node_state(node) == "idle")
+    assert work.interruptions() == {}
+    work.assert_all_succeeded_once(4)
+
+
+def test_lost_node_is_back_too_early(slurm: Slurm, work: Work) -> None:
+    """The slurmd that is back kills the first worker, without a warning, and the second one runs its tasks as well."""
+    job, node = _lose_node(slurm, work)
+    try:
+        work.wait_for("the other worker runs the other tasks", lambda: len(work.alive()) == 4)
+        first = next(worker for worker in work.queue.workers() if worker["restarts"] is None)
+    finally:
+        slurm.start_node(node)
+    work.wait_for("the first worker is killed", lambda: process_start(first["pid"]) is None)
+    _go(work)
+    work.wait_for("two tasks were started again", lambda: len(work.pids()) == 6)
+    assert slurm.wait_for(job) == "COMPLETED"
+    assert sorted(work.interruptions().items()) == [(task, 1) for task in sorted(first["running"])]
     work.assert_all_succeeded_once(4)
 
 
