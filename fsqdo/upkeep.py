@@ -1,11 +1,12 @@
 """The pass: finish what others left in the middle, release retries, promote, recover, pack. Any worker or shell may run it.
 
-A soft lock keeps a thousand workers from all doing it at once. It only saves work: not got three times running, or held by
-somebody long dead, the pass is done all the same, since every part of it can be done by several at once.
+A soft lock keeps a thousand workers from all doing it at once. It only saves work: held for longer than a pass takes, by
+somebody slow or dead, the pass is done all the same, since every part of it can be done by several at once.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,7 +17,8 @@ from fsqdo.recovery import recover
 from fsqdo.store import Store
 from fsqdo.task import State, encode_json
 
-_PATIENCE = 3
+_LOCK = "locks/pass"
+_HELD_S = 30.0
 
 
 class Passes:
@@ -36,7 +38,6 @@ class Passes:
         self._store = store
         self._report = report
         self._complete_loads: set[str] = set()
-        self._refused = 0
         self._workers = 1
         self._packer = Packer(store)
 
@@ -85,20 +86,19 @@ class Passes:
         self._workers = len(self._store.ls("running") or ())
         if self._workers <= 1:
             return False  # nobody to share with, so the library need not be imported
+        held_since = self._store.changed_ns(_LOCK)
+        if held_since is not None:  # nor by all those who only learn that somebody is at it
+            # By clocks of two hosts: where they differ by more, the pass is done by several.
+            return None if abs(time.time() - held_since / 1e9) < _HELD_S else False
         from filelock import SoftFileLock, Timeout
 
-        lock = SoftFileLock(self._store.path("locks/pass"), timeout=0)
+        lock = SoftFileLock(self._store.path(_LOCK), timeout=0)
         try:
             lock.acquire()
         except Timeout:
-            self._refused += 1
-            if self._refused < _PATIENCE:
-                return None
-            self._refused = 0
-            return False
+            return None
         except OSError:  # locks do not work here: nothing rests on them
             return False
-        self._refused = 0
         return lock
 
     def more_to_come(self) -> bool:
