@@ -14,6 +14,7 @@ itself, who comes back to it before it opens another, and for those who come lat
 hoards.
 
 With a judge each file is read before the rename, and not again after it: what does not fit this worker is never claimed.
+What this worker has made loose itself it does not read at all.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import NamedTuple
 
 from fsqdo.errors import FencedError, TaskError
 from fsqdo.ids import shard_of
-from fsqdo.names import PackName, TaskName, moved_by_hand, parse_marker, parse_task
+from fsqdo.names import PLAIN, PackName, TaskName, moved_by_hand, parse_marker, parse_task
 from fsqdo.packs import lines_of, open_pack
 from fsqdo.requirements import Freed
 from fsqdo.store import Entry, Store, bundles_among
@@ -43,7 +44,6 @@ _PASS_MOST = 100
 _SLICE_LEAST = 4
 _SLICE_MOST = 500  # of a pack of 1000: half of it and two quarters, so that fewer files are there at any moment
 _SLICE_S = 30.0
-_PLAIN = len("000000017.json")  # with nothing more in it, a name is as we make it
 
 
 class Verdict(Enum):
@@ -109,7 +109,7 @@ class Claimer:
         self._directory = ""
         self._homes: list[str] = []
         self._names: list[tuple[str, TaskName]] = []
-        self._contents: dict[str, bytes] = {}  # of what was offered: a task's file never changes, wherever it is
+        self._contents: dict[str, bytes] = {}  # what this worker has written or read: a task's file never changes
         self._priority: int | None = None
         self._looked = float("-inf")
         self._crowded = 0
@@ -211,9 +211,9 @@ class Claimer:
 
     def _take(self, file: str, name: TaskName, judge: Judge | None) -> Claim | Verdict | None:
         """Claim a task that fits; what the judge says when it does not; None when somebody else has it."""
-        content = None
+        content = self._contents.pop(file, None)
         if judge is not None:
-            content = self._contents.pop(file, None) or self._store.read(f"{self._directory}/{file}")
+            content = content or self._store.read(f"{self._directory}/{file}")
             if content is None:
                 return None
             verdict = judge(content, name.id)
@@ -222,7 +222,7 @@ class Claimer:
         # A name with @<worker> came by somebody's mv: under a fresh name, so that no journal knows an outcome for it.
         if name.worker is not None:
             name = moved_by_hand(name)
-        own = file if len(file) == _PLAIN else name.file
+        own = file if len(file) == PLAIN else name.file
         if not self._store.move(f"{self._directory}/{file}", f"{self._own}/{own}", make=False):
             if self._store.ls(self._own) is None:
                 raise FencedError(f"{self._store.path(self._own)} is gone: this worker was declared dead")
@@ -356,8 +356,9 @@ class Claimer:
         entry = Entry(State.PENDING, directory, file, marker)
         opening = f"{marker}@{priority}"
         self.openings.add(opening)
+        contents: dict[str, bytes] = {}
         try:
-            bundle = open_pack(self._store, self._worker, entry, priority, self._slice())
+            bundle = open_pack(self._store, self._worker, entry, priority, self._slice(), contents)
         except TaskError as error:
             self._bad_packs.add((marker.first, marker.last))
             self._report(f"cannot open a pack: {error}")
@@ -368,7 +369,11 @@ class Claimer:
             self._crowded += 1  # RACE: somebody else opened it first
             return False
         self._crowded = 0
-        return self._list(bundle, priority)
+        if not self._list(bundle, priority):
+            return False
+        if self._directory == bundle:
+            self._contents = contents
+        return True
 
     def _worth_opening(self, directory: str, file: str, marker: PackName) -> bool:
         """Whether any task of a pack is for this worker: asked once it met others, so that it opens none for nothing."""

@@ -60,7 +60,7 @@ class Journal:
 
     def append_line(self, line: bytes) -> None:
         """The same, of a line that is made already (`task.success_line`)."""
-        self._file.append(self._held + line)
+        self._file.append(self._held + line if self._held else line)
         self._held = b""
 
     def flush(self) -> None:

@@ -30,6 +30,8 @@ TREE_DIRS = (
     *STATE_DIRS, "recovering", "next-id", "loads", "outcomes", "logs", "locks", "observed", "jobs", "tmp", "attic",
 )  # fmt: skip
 
+PLAIN = len("000000017.json")  # a task's file with nothing more in its name
+
 # Numbers are bounded: what is longer was not made by us, and could not be a priority's directory or an id of an IdSet.
 _COUNTERS = r"(?:\.((?:[rfipm][0-9]{1,9})+))?"
 _TASK = re.compile(r"([0-9]{9,18})" + _COUNTERS + r"(?:@([A-Za-z0-9_.-]+))?\.json\Z")
@@ -206,6 +208,8 @@ def moved_by_hand(name: Name, renew: bool = False, priority: int | None = None) 
 
 def parse_task(name: str) -> TaskName | None:
     """Read the name of a task's file; None when it is something else."""
+    if len(name) == PLAIN and name[9:] == ".json" and name.isascii() and name[:9].isdigit():
+        return TaskName(int(name[:9]))  # nearly all are as they were made
     match = _TASK.match(name)
     if match is None:
         return None

@@ -131,7 +131,14 @@ def _lines_in(store: Store, path: str, marker: PackName) -> list[bytes] | None:
     return wanted if len(wanted) == marker.size else None
 
 
-def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: int | None = None) -> str | None:
+def open_pack(
+    store: Store,
+    worker: str,
+    entry: Entry,
+    priority: int,
+    slice_: int | None = None,
+    contents: dict[str, bytes] | None = None,
+) -> str | None:
     """Open a marker: afterwards its tasks are loose files of one bundle, in the same state as before.
 
     Parameters
@@ -142,6 +149,8 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: in
         The marker, in `pending/<priority>` (or a bundle there), `waiting/<shard>/<requirement>` or `killed/<shard>`.
     slice_
         Make only so many of its first tasks loose; the rest stays packed, under two markers in the bundle. None: all.
+    contents
+        Filled with what is in each loose file, by its name: who claims it next need not read it.
 
     Returns
     -------
@@ -175,7 +184,9 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: in
         lines = lines_of(store, own, marker)
         loose = marker.size if slice_ is None else min(slice_, marker.size)
         for line in lines[:loose]:
-            _write_loose(store, own, marker, line)
+            file = _write_loose(store, own, marker, line)
+            if contents is not None:
+                contents[file] = line
         if loose < marker.size:
             _write_rest(store, own, marker, marker.first + loose)
         if not store.move(own, bundle):
@@ -187,10 +198,11 @@ def open_pack(store: Store, worker: str, entry: Entry, priority: int, slice_: in
     return bundle
 
 
-def _write_loose(store: Store, own: str, marker: PackName, line: bytes) -> None:
-    task_id = int(line[line.index(b":") + 1 : line.index(b",")])
-    if not store.write(f"{own}/{marker.task(task_id)}.json", line + b"\n"):
+def _write_loose(store: Store, own: str, marker: PackName, line: bytes) -> str:
+    file = f"{marker.task(int(line[line.index(b':') + 1 : line.index(b',')]))}.json"
+    if not store.write(f"{own}/{file}", line + b"\n"):
         raise FencedError(f"{own} is gone")
+    return file
 
 
 def _write_rest(store: Store, own: str, marker: PackName, first: int) -> None:

@@ -15,9 +15,9 @@ from fsqdo import requirements
 from fsqdo.claims import Claim
 from fsqdo.errors import StorageError
 from fsqdo.failures import Failures
-from fsqdo.ids import shard_of
+from fsqdo.ids import SHARD_SIZE
 from fsqdo.member import Member
-from fsqdo.names import shard_name, waiting_dir
+from fsqdo.names import waiting_dir
 from fsqdo.policy import Attempt, decide, succeeded_path
 from fsqdo.recovery import ENDS, put_away
 from fsqdo.store import Store
@@ -221,10 +221,12 @@ class Recorder:
         many of one shard another one of that. A kill before it leaves the watchers to the pass.
         """
         ended = self._ended
-        self._touched.update(shard_of(task_id) for task_id, _ in ended)
+        shards = {task_id // SHARD_SIZE for task_id, _ in ended}
+        self._touched |= shards
         if len(ended) > _FEW:
-            shards = set(self._store.ls("waiting") or ())
-            ended = [pair for pair in ended if shard_name(pair[0]) in shards]
+            listed = set(self._store.ls("waiting") or ())
+            waited_for = {shard for shard in shards if f"{shard:06d}" in listed}
+            ended = [pair for pair in ended if pair[0] // SHARD_SIZE in waited_for] if waited_for else []
         if len(ended) > _MANY:
             directories = [waiting_dir(task_id).rpartition("/") for task_id, _ in ended]
             crowded = [above for above, n in Counter(above for above, _, _ in directories).items() if n > _MANY]

@@ -378,11 +378,14 @@ def _decode(text: str | bytes) -> Any:
     return value
 
 
+_NONE: tuple[Options, Mapping[str, Any]] = (Options(), {})
 _seen: dict[str, tuple[Options, Mapping[str, Any]]] = {}
 
 
 def _options_and_extra(raw: dict[str, Any]) -> tuple[Options, Mapping[str, Any]]:
     """The tasks of a load differ in their commands and share the rest: check that once."""
+    if not raw:
+        return _NONE
     key = str(raw)
     found = _seen.get(key)
     if found is None:

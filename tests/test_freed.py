@@ -80,7 +80,7 @@ def test_it_is_claimed_without_a_listing(queue: fsqdo.Queue, seam: System) -> No
     with counted(seam) as calls:
         found = [claimer.claim(), claimer.claim()]
     assert [claim.name.id for claim in found if claim is not None] == [2, 3]
-    assert set(calls) == {"rename", "open"}
+    assert set(calls) == {"rename"}
     member.leave()
 
 

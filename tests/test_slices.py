@@ -171,6 +171,25 @@ def test_a_faster_worker_takes_larger_slices(queue: fsqdo.Queue, member: Member,
 
 
 # ---------------------------------------------------------------- verbs
+def test_who_made_a_task_loose_does_not_read_it_again(queue: fsqdo.Queue, member: Member, seam: System) -> None:
+    """One call with a path less a task; what another one made loose is read."""
+    other = Member(queue.store, slots=1)
+    opener, guest = Claimer(queue.store, member.name, slots=3), Claimer(queue.store, other.name)
+    first = opener.claim()
+    opened: list[str] = []
+    seam.open = lambda path, *args: opened.append(path) or os.open(path, *args)  # type: ignore[method-assign,func-returns-value]
+    second, third = opener.claim(), guest.claim()
+    del seam.open
+    assert first is not None and second is not None and third is not None
+    assert [first.name.id, second.name.id, third.name.id] == [1, 2, 3]
+    assert opened == [queue.store.path(f"running/{other.name}/{third.file}")]
+    for owner, claim in ((member, first), (member, second), (other, third)):
+        content = queue.store.read(f"{owner.directory}/{claim.file}")
+        assert content is not None and content.strip() == claim.content.strip() != b""
+    other.leave()
+    sound(queue, pending=7, running=2)
+
+
 def test_another_priority_moves_a_half_as_it_is(queue: fsqdo.Queue, member: Member) -> None:
     bundle = sliced(queue, member)
     assert queue.reprioritize(7, id="1-3") == 3
