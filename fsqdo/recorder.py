@@ -161,10 +161,8 @@ class Recorder:
         """
         key = claim.key
         to = succeeded_path(claim.name, key, self._member.name)
-        began, ended = int(started_at), int(started_at + elapsed_s)
-        began_text = utc_text(began)
-        line = success_line(key, to, began_text, began_text if began == ended else utc_text(ended), elapsed_s)
-        self._succeeded(claim, definition, to, line)
+        began, ended = utc_text(int(started_at)), utc_text(int(started_at + elapsed_s))
+        self._succeeded(claim, definition, to, success_line(key, to, began, ended, elapsed_s))
 
     def _succeeded(self, claim: Claim, definition: Definition | None, to: str, line: bytes) -> None:
         self.summary.succeeded += 1

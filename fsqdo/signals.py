@@ -7,6 +7,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from math import inf
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ class Signals:
 
     def call(self, function: Callable[[Any], Any], argument: object, limit_s: float) -> Any:
         """Call a function; a stop signal ends it with `Signals.Interrupted`, the time limit with `Signals.TimeUp`."""
-        timed = self._main and limit_s < float("inf")
+        timed = limit_s < inf and self._main
         self._inside = self._interrupt_calls
         try:
             if timed:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -75,7 +76,7 @@ def utc_now() -> str:
     return utc_text(int(time.time()))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def utc_text(second: int) -> str:
     """A second since 1970, likewise; a thousand tasks a second share the text."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
@@ -338,24 +339,35 @@ class Definition(NamedTuple):
             Saying what is wrong with it.
         """
         try:
+            if isinstance(text, bytes):
+                text = text.decode()
+            head = _HEAD.match(text)
+            if head is not None:
+                task, end = _scan_once(text, head.end())
+                shared = _shared.get(text[end:])
+                if shared is not None:
+                    return cls(int(head[1]), _checked(task), *shared)
             raw = _decode(text)
+        except StopIteration:
+            raise TaskError("the task's file is not JSON: there is no task in it") from None
         except (ValueError, RecursionError) as error:
             raise TaskError(f"the task's file is not JSON: {error}") from None
-        return cls.from_raw(raw)
+        definition = cls.from_raw(raw)
+        if head is not None:
+            _remember(text[end:], definition)
+        return definition
 
     @classmethod
     def from_raw(cls, raw: Any) -> Definition:
         """The same, of what the JSON says, which is used up."""
         if not isinstance(raw, dict) or "task" not in raw or type(raw.get("id")) is not int:
             raise TaskError("the task's file is not an object with an integer `id` and a `task`")
-        task_id, task = raw.pop("id"), raw.pop("task")
+        task_id, task = raw.pop("id"), _checked(raw.pop("task"))
         try:
-            if task is None or isinstance(task, str):
-                check_command(task)
-            options, extra = _options_and_extra(raw)
+            known = {name: raw.pop(name) for name in OPTION_NAMES if name in raw}
+            return cls(task_id, task, Options(**_revived(known)), raw)
         except (InputError, TypeError, AttributeError) as error:
-            raise TaskError(f"the task's file has a bad field: {error}") from None
-        return cls(task_id, task, options, extra)
+            raise _bad_field(error) from None
 
     def words(self) -> str:
         """The task as people see it: the command, or the object as JSON."""
@@ -365,10 +377,8 @@ class Definition(NamedTuple):
 _scan_once: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
-def _decode(text: str | bytes) -> Any:
-    """`json.loads` without its look at encodings and keywords: once a task, that counts."""
-    if isinstance(text, bytes):
-        text = text.decode()
+def _decode(text: str) -> Any:
+    """`json.loads` without its look at keywords: once a task, that counts."""
     try:
         value, end = _scan_once(text, 0)
     except StopIteration:
@@ -378,23 +388,30 @@ def _decode(text: str | bytes) -> Any:
     return value
 
 
-_NONE: tuple[Options, Mapping[str, Any]] = (Options(), {})
-_seen: dict[str, tuple[Options, Mapping[str, Any]]] = {}
+def _checked(task: Any) -> Any:
+    if task is None or isinstance(task, str):
+        try:
+            check_command(task)
+        except InputError as error:
+            raise _bad_field(error) from None
+    return task
 
 
-def _options_and_extra(raw: dict[str, Any]) -> tuple[Options, Mapping[str, Any]]:
-    """The tasks of a load differ in their commands and share the rest: check that once."""
-    if not raw:
-        return _NONE
-    key = str(raw)
-    found = _seen.get(key)
-    if found is None:
-        known = {name: raw.pop(name) for name in OPTION_NAMES if name in raw}
-        found = (Options(**_revived(known)), raw)
-        if len(_seen) >= 100:
-            _seen.clear()
-        _seen[key] = found
-    return found
+def _bad_field(error: Exception) -> TaskError:
+    return TaskError(f"the task's file has a bad field: {error}")
+
+
+# The tasks of a load differ in their ids and commands, and share the rest of the text: that is read and checked once.
+_HEAD = re.compile(r'\{"id":([1-9][0-9]{0,17}),"task":(?=\S)')
+_shared: dict[str, tuple[Options, Mapping[str, Any]]] = {}
+
+
+def _remember(rest: str, definition: Definition) -> None:
+    if '"id":' in rest or '"task":' in rest:
+        return  # of a key that is there twice the last one counts
+    if len(_shared) >= 100:
+        _shared.clear()
+    _shared[rest] = definition.options, definition.extra
 
 
 def _revived(known: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,30 @@ extras = st.dictionaries(
 )
 
 
+heads = st.sampled_from(['{"id":7,"task":', '{"id":8,"task":', '{"id":08,"task":', '{"task":1,"id":', '{"id":7, "task":', ""])
+values = st.sampled_from(['"x"', "17", " 17", "null", '""', "[1]", '{"id":3}', ""])
+fields = [',"priority":5', ',"priority":"x"', ',"id":9', ',"task":"y"', ',"created_at":"2026-11-22T07:15:01Z"', ',"n":{"id":1}']
+rests = st.lists(st.sampled_from(fields), max_size=2).map("".join)
+ends = st.sampled_from(["}", "}\n", "} ", "", "}}", ",}"])
+texts = st.tuples(heads, values, rests, ends).map("".join)
+
+
+@given(texts, texts)
+@example('{"id":7,"task":17,"priority":5}', '{"id":7,"task":17,"priority":5,"id":9}')
+@example('{"id":7,"task":"x","id":9}', '{"id":7,"task":17,"id":9}')
+@example('{"id":7,"task":"x"}', '{"id":7,"task":""}')
+def test_what_was_read_before_makes_no_difference(first: str, second: str) -> None:
+    """Texts that share their ends are read at once; the answer is that of the plain way."""
+    for text in (first, second, second.replace('"x"', "17"), first):
+        try:
+            wanted = Definition.from_raw(json.loads(text))
+        except (ValueError, TaskError):
+            with pytest.raises(TaskError):
+                Definition.from_json(text)
+        else:
+            assert Definition.from_json(text) == Definition.from_json(text.encode()) == wanted
+
+
 @given(st.integers(0, 10**9), commands | objects, options, extras)
 @example(7, {"a": "\ud800"}, Options(), {})
 @example(7, "a\u2028b\nc", Options(), {"future": {"x": [1]}})
