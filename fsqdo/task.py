@@ -178,9 +178,20 @@ class Options:
     created_at: str | None = None
 
     def __post_init__(self) -> None:
-        problems = [text for text in _option_problems(self) if text]
+        self._check(OPTION_NAMES)
+
+    def _check(self, given: Iterable[str]) -> None:
+        problems = list(_option_problems(self, given))
         if problems:
             raise InputError("; ".join(problems))
+
+    @classmethod
+    def of_file(cls, given: Mapping[str, Any]) -> Options:
+        """`cls(**given)`, checking nothing else: files name few options, and there are many files."""
+        options = object.__new__(cls)
+        vars(options).update(_DEFAULTS, **given)
+        options._check(given)
+        return options
 
     @classmethod
     def of(cls, **given: Any) -> Options:
@@ -219,30 +230,75 @@ class Options:
         return text + "}"
 
 
-def _option_problems(o: Options) -> Iterable[str]:
-    check_priority(o.priority)
-    for key, lowest in (("cores", 1), ("gpus", 0), ("mem_mb", 1), ("ranks", 1), ("nodes", 1), ("max_retries", 0)):
-        value = getattr(o, key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < lowest):
-            yield f"{key} is {short(value)}, but must be an integer of at least {lowest}"
+_LOWEST = {"cores": 1, "gpus": 0, "mem_mb": 1, "ranks": 1, "nodes": 1, "max_retries": 0}
+
+
+def _option_problems(o: Options, given: Iterable[str]) -> Iterable[str]:
+    """What is wrong with those options of which the names are given."""
+    for key in given:
+        check = _CHECKS.get(key)
+        problem = None if check is None else check(key, getattr(o, key))
+        if problem is not None:
+            yield problem
     if isinstance(o.ranks, int) and isinstance(o.nodes, int) and o.ranks < o.nodes:
         yield f"ranks is {o.ranks}, but must be at least as many as the {o.nodes} nodes"
     if o.retry_on is not None or o.no_retry_on is not None:
         yield from _ends_problems(o)
-    for key in ("time_request_s", "time_limit_s"):
-        value = getattr(o, key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12):
-            yield f"{key} is {short(value)}, but must be a positive number of seconds"
-    if o.name is not None and (
-        not isinstance(o.name, str) or not o.name.strip() or is_range_text(o.name) or not _plain(o.name)
-    ):
-        yield f"{short(o.name)} cannot be a task's name: it must be text that does not look like an id"
-    if not isinstance(o.tags, tuple) or not all(isinstance(tag, str) and _plain(tag) for tag in o.tags):
-        yield f"tags are {short(o.tags)}, but must be words"
-    if not isinstance(o.env, Mapping) or not all(_env_ok(key, value) for key, value in o.env.items()):
-        yield f"env is {short(o.env)}, but must map names to texts (no NUL; no = in a name)"
-    if o.cwd is not None and not (isinstance(o.cwd, str) and o.cwd and _plain(o.cwd)):
-        yield f"cwd {short(o.cwd)} cannot be a directory"
+
+
+def _priority_problem(key: str, value: Any) -> str | None:
+    try:
+        check_priority(value)
+    except InputError as error:
+        return error.message
+    return None
+
+
+def _number_problem(key: str, value: Any) -> str | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < _LOWEST[key]):
+        return f"{key} is {short(value)}, but must be an integer of at least {_LOWEST[key]}"
+    return None
+
+
+def _seconds_problem(key: str, value: Any) -> str | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12):
+        return f"{key} is {short(value)}, but must be a positive number of seconds"
+    return None
+
+
+def _name_problem(key: str, value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and value.strip() and not is_range_text(value) and _plain(value)):
+        return None
+    return f"{short(value)} cannot be a task's {key}: it must be text that does not look like an id"
+
+
+def _tags_problem(key: str, value: Any) -> str | None:
+    if isinstance(value, tuple) and all(isinstance(tag, str) and _plain(tag) for tag in value):
+        return None
+    return f"{key} are {short(value)}, but must be words"
+
+
+def _env_problem(key: str, value: Any) -> str | None:
+    if isinstance(value, Mapping) and all(_env_ok(*item) for item in value.items()):
+        return None
+    return f"{key} is {short(value)}, but must map names to texts (no NUL; no = in a name)"
+
+
+def _cwd_problem(key: str, value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and value and _plain(value)):
+        return None
+    return f"{key} {short(value)} cannot be a directory"
+
+
+_CHECKS: dict[str, Callable[[str, Any], str | None]] = {
+    "priority": _priority_problem,
+    **dict.fromkeys(_LOWEST, _number_problem),
+    **dict.fromkeys(("time_request_s", "time_limit_s"), _seconds_problem),
+    "name": _name_problem,
+    "tags": _tags_problem,
+    "env": _env_problem,
+    "cwd": _cwd_problem,
+}
 
 
 def _ends_problems(o: Options) -> Iterable[str]:
@@ -271,7 +327,8 @@ def _env_ok(key: object, value: object) -> bool:
 
 
 OPTION_NAMES = tuple(f.name for f in fields(Options))
-_DEFAULTS = {name: getattr(Options(), name) for name in OPTION_NAMES} | {"tags": (), "env": {}}
+_NAMES = frozenset(OPTION_NAMES)
+_DEFAULTS: dict[str, Any] = vars(Options())
 _WRITTEN = [name for name in OPTION_NAMES if name not in ("priority", "requires", "after")]
 
 
@@ -364,8 +421,8 @@ class Definition(NamedTuple):
             raise TaskError("the task's file is not an object with an integer `id` and a `task`")
         task_id, task = raw.pop("id"), _checked(raw.pop("task"))
         try:
-            known = {name: raw.pop(name) for name in OPTION_NAMES if name in raw}
-            return cls(task_id, task, Options(**_revived(known)), raw)
+            known = {name: raw.pop(name) for name in _NAMES.intersection(raw)}
+            return cls(task_id, task, Options.of_file(_revived(known)), raw)
         except (InputError, TypeError, AttributeError) as error:
             raise _bad_field(error) from None
 
@@ -418,7 +475,9 @@ def _revived(known: dict[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in known.items() if value is not None}
     for key in ("requires", "after"):
         if key in values:
-            values[key] = IdSet.of(values[key])
+            words = values[key]
+            written = isinstance(words, list) and all(type(word) is str for word in words)
+            values[key] = IdSet.parse(",".join(words)) if written else IdSet.of(words)
     if "tags" in values:
         values["tags"] = _words(values["tags"])
     return values
