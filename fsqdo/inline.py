@@ -110,6 +110,8 @@ class Calls:
             if not claimer.ready:
                 recorder.look()  # a claim would list, find nothing of what is freed here, and remove the empty directories
             claim = claimer.claim(judge)
+            if recorder.emptied:
+                recorder.sweep()
             definition = self._definition
             if claim is None or definition is None:
                 self.dry = claim is None

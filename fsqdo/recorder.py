@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fsqdo import requirements
@@ -51,6 +52,8 @@ class Recorder:
     ----------
     summary
         Numbers of attempts, counted as they end.
+    emptied
+        Directories of `waiting/` that the looks emptied, for `sweep`.
     missed
         A task was not where it should have been: fenced, or moved by hand; the next look at the own directory tells.
     """
@@ -75,6 +78,7 @@ class Recorder:
         self._ended: list[tuple[int, bool]] = []
         self._touched: set[int] = set()
         self.summary = summary
+        self.emptied: list[str] = []
         self.missed = False
 
     @property
@@ -235,8 +239,21 @@ class Recorder:
                 if above not in watched or name in watched[above]
             ]
         freed: list[requirements.Freed] = []
-        moved = sum(requirements.ended(self._store, task_id, succeeded, freed) for task_id, succeeded in ended)
+        moved = 0
+        for task_id, succeeded in ended:
+            moved += requirements.ended(self._store, task_id, succeeded, freed, self.emptied)
         if freed and self._offer is not None:
             self._offer(freed)
         self._ended = []  # only now: what an error cut short is looked at again
         return moved
+
+    def sweep(self) -> None:
+        """Remove the directories that the looks emptied: after the next claim, which shall not wait for it.
+
+        Notes
+        -----
+        An rmdir each. A kill before it, or an error, leaves them to the pass.
+        """
+        emptied, self.emptied = self.emptied, []
+        with suppress(StorageError):
+            requirements.remove(self._store, emptied)

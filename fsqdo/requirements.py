@@ -82,13 +82,17 @@ class Freed(NamedTuple):
     content: bytes
 
 
-def ended(store: Store, task_id: int, succeeded: bool, freed: list[Freed] | None = None) -> int:
+def ended(
+    store: Store, task_id: int, succeeded: bool, freed: list[Freed] | None = None, emptied: list[str] | None = None
+) -> int:
     """Move on what waited for a task that has just ended; returns how many names moved.
 
     Parameters
     ----------
     freed
         Gets the first of the loose tasks among them that are pending now: who moved them knows where to claim.
+    emptied
+        Gets the directories that are empty now: who has something better to do removes them later. None: they are removed here.
 
     Notes
     -----
@@ -103,11 +107,18 @@ def ended(store: Store, task_id: int, succeeded: bool, freed: list[Freed] | None
     entries = _watchers(store, directory, listed)
     while some := list(islice(entries, _AT_ONCE)):
         moved += _promote(store, some, task_id, succeeded, freed)
-    for file in listed:
-        if parse_bundle(file):
-            store.remove_directory(f"{directory}/{file}")
-    store.remove_directory(directory)
+    left = [f"{directory}/{file}" for file in listed if parse_bundle(file)] + [directory]
+    if emptied is None:
+        remove(store, left)
+    else:
+        emptied += left
     return moved
+
+
+def remove(store: Store, directories: Iterable[str]) -> None:
+    """Remove directories that nobody uses any more; those in which something is after all stay."""
+    for directory in directories:
+        store.remove_directory(directory)
 
 
 def _watchers(store: Store, directory: str, listed: list[str]) -> Iterator[Entry]:

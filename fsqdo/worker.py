@@ -234,8 +234,11 @@ class Worker:
             if self._may_start(now):
                 self._fill(now)
                 self._claim_ahead()
+            if self._recorder.emptied:
+                self._recorder.sweep()
             if (self._stopping or (self._draining and not self._recorder.pending)) and not self._slots.busy():
                 self._guarded(self._recorder.look)
+                self._recorder.sweep()
                 return
             self._wait()
 

@@ -27,8 +27,10 @@ from io import BytesIO
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from unittest import mock
 
 import fsqdo
+from fsqdo.claims import Claim, Claimer
 from fsqdo.member import Member
 from fsqdo.names import PackName
 from fsqdo.packs import open_pack
@@ -444,18 +446,37 @@ def _independent(bench: Bench) -> Cost:
     return _drained(bench, queue, CHAINED).per(CHAINED)
 
 
-def _chain(bench: Bench) -> Cost:
+def _chain(bench: Bench, links: list[float]) -> Cost:
+    """From the end of a task to the claim of the one that requires it, by the worker that ran it; a whole link in `links`."""
     queue = bench.queue(pack=False)
     rows = ({"task": n, "name": f"n{n}", "requires": [f"n{n - 1}"][: min(n, 1)]} for n in range(CHAINED))
     queue.loadfile(BytesIO(b"".join(json.dumps(row).encode() + b"\n" for row in rows)), json=True)
-    return _drained(bench, queue, CHAINED).per(CHAINED)
+    clocks: list[Clock] = []
+    gaps: list[Cost] = []
+    claim = Claimer.claim
+
+    def noting(claimer: Claimer, *given: Any) -> Claim | None:
+        found = claim(claimer, *given)
+        if found is not None and clocks:
+            gaps.append(clocks.pop().cost())
+        return found
+
+    bench.settle()
+    whole = Clock()
+    with mock.patch.object(Claimer, "claim", noting):
+        summary = queue.do(func=lambda task: clocks.append(Clock()))
+    links.append(whole.cost().wall / CHAINED)
+    if (summary.succeeded, len(gaps)) != (CHAINED, CHAINED - 1):
+        raise RuntimeError(f"{summary.succeeded} of {CHAINED} tasks succeeded, {len(gaps)} were claimed after another one")
+    return Cost(sum(gap.wall for gap in gaps), sum(gap.cpu for gap in gaps)).per(len(gaps))
 
 
 def bench_chain(bench: Bench) -> Iterator[Line]:
-    """Tasks of which each requires the one before it, against as many that require nothing."""
-    pairs = bench.turns(partial(_independent, bench), partial(_chain, bench), rounds=max(bench.rounds, 7))
-    what = f"chain of {CHAINED:,} / independent loose tasks"
-    yield _line("chain", what, "us a task", pairs, 1e6, 5.0)
+    """Tasks of which each requires the one before it: from an end to a claim, against all that an independent task takes."""
+    links: list[float] = []
+    pairs = bench.turns(partial(_independent, bench), lambda: _chain(bench, links), rounds=max(bench.rounds, 7))
+    what = f"chain of {CHAINED:,}, a task's end to the next claim / independent loose task"
+    yield _line("chain", what, "us a task", pairs, 1e6, 5.0, note=f"a link takes {median(links) * 1e6:.0f} us in all")
 
 
 def _raw_renames(bench: Bench) -> Cost:

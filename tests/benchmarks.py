@@ -159,10 +159,12 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, Benchmark] 
         top.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix="bench-", dir=top))
         try:
-            print(f"{name} …", file=sys.stderr, flush=True)
+            print(f"{name} …", file=sys.stderr, end="", flush=True)
+            began = time.monotonic()
             sections = list(measured([name], known, Bench(directory, options.rounds)))
+            print(f" {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         except PeerError as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f" {error}", file=sys.stderr)
             return 1
         finally:
             shutil.rmtree(directory, ignore_errors=True)

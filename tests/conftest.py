@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ _COMMON = {
 settings.register_profile("ci", derandomize=True, database=None, **_COMMON)
 settings.register_profile("soak", max_examples=2000, database=None, **_COMMON)
 settings.load_profile(os.environ.get("FSQDO_TEST_PROFILE", "ci"))
+
+# A script that starts the tests in the background has them ignore ^C, and so would every process that they stop by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def memory_dir() -> str | None:
