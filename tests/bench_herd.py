@@ -17,9 +17,9 @@ from tests.bench import Bench
 from tests.bench_peers import Section, figure
 
 WORKERS = 1000
-SHORT = 100_000
+SHORT = 1_000_000
 BUSY = 50_000
-LONG_S = 20.0
+LONG_S = 10.0
 DRAINERS = 50
 DRAINED = 1_000_000
 URGENT = 100
@@ -31,8 +31,9 @@ def crowd(shared: Bench) -> Iterator[Section]:
     """A thousand workers at once: on as many long tasks, and on many short ones."""
     rows, data = [], []
     for tasks, task_s in ((WORKERS, LONG_S), (SHORT, 0.0)):
-        queue = shared.queue(pack=False)
+        queue = shared.queue()
         queue.add_multiple(range(tasks))
+        shared.settle()
         did = herd.run(queue, WORKERS, task_s)
         if len(set(did.ids)) != tasks or len(did.ids) != tasks:
             raise RuntimeError(f"{len(did.ids)} claims of {tasks} tasks")

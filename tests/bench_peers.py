@@ -24,7 +24,7 @@ from typing import Any
 from tests.bench import CHECKOUT, Bench
 
 HANG_S = 110.0
-REST_S = 4.0
+REST_S = 2.5
 RESTED = 500
 STRACE = ("strace", "-f", "-y", "-s", "4096", "-e", "trace=%file,fsync,fdatasync,flock,fcntl")
 SERVERS_PER_S = (5000, 20_000)
