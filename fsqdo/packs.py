@@ -26,6 +26,7 @@ from fsqdo.store import Entry, Store
 from fsqdo.task import Definition, State
 
 PACK_SIZE = 1000  # at most
+KEPT_BYTES = 1 << 14  # of a definition, in the memory of a worker that does not read it again
 
 
 def definition_of(store: Store, entry: Entry) -> Definition:
@@ -150,7 +151,7 @@ def open_pack(
     slice_
         Make only so many of its first tasks loose; the rest stays packed, under two markers in the bundle. None: all.
     contents
-        Filled with what is in each loose file, by its name: who claims it next need not read it.
+        Filled with what is in each loose file that is not too long for that: who claims it next need not read it.
 
     Returns
     -------
@@ -185,7 +186,7 @@ def open_pack(
         loose = marker.size if slice_ is None else min(slice_, marker.size)
         for line in lines[:loose]:
             file = _write_loose(store, own, marker, line)
-            if contents is not None:
+            if contents is not None and len(line) <= KEPT_BYTES:
                 contents[file] = line
         if loose < marker.size:
             _write_rest(store, own, marker, marker.first + loose)

@@ -19,14 +19,13 @@ from fsqdo.errors import TaskError
 from fsqdo.finals import Finals
 from fsqdo.ids import IdSet
 from fsqdo.names import PackName, TaskName, moved_by_hand, parse_bundle, parse_entry, pending_dir, waiting_dir
-from fsqdo.packs import definition_from, definition_of
+from fsqdo.packs import KEPT_BYTES, definition_from, definition_of
 from fsqdo.settings import Settings
 from fsqdo.store import Entry, Store
 from fsqdo.task import Options, State
 
 # Promoted at once: their options are kept in memory meanwhile.
 _AT_ONCE = 100
-_KEPT_BYTES = 1 << 14
 
 
 def open_requirement(
@@ -192,7 +191,7 @@ def _promote(store: Store, entries: list[Entry], task_id: int, succeeded: bool, 
                 if store.move(path, f"{directory}/{name.file}"):
                     moved += 1
                     if freed is not None and isinstance(name, TaskName) and len(freed) < _AT_ONCE:
-                        content = content if len(content) <= _KEPT_BYTES else b""
+                        content = content if len(content) <= KEPT_BYTES else b""
                         freed.append(Freed(directory, name, priority_of(name, options), content))
                 continue
             # A fresh name each time it is filed anew: it may have been under this requirement before.

@@ -421,7 +421,7 @@ class Definition(NamedTuple):
             raise TaskError("the task's file is not an object with an integer `id` and a `task`")
         task_id, task = raw.pop("id"), _checked(raw.pop("task"))
         try:
-            known = {name: raw.pop(name) for name in _NAMES.intersection(raw)}
+            known = {name: raw.pop(name) for name in [key for key in raw if key in _NAMES]}
             return cls(task_id, task, Options.of_file(_revived(known)), raw)
         except (InputError, TypeError, AttributeError) as error:
             raise _bad_field(error) from None

@@ -88,8 +88,10 @@ class Passes:
             return False  # nobody to share with, so the library need not be imported
         held_since = self._store.changed_ns(_LOCK)
         if held_since is not None:  # nor by all those who only learn that somebody is at it
-            # By clocks of two hosts: where they differ by more, the pass is done by several.
-            return None if abs(time.time() - held_since / 1e9) < _HELD_S else False
+            if abs(time.time() - held_since / 1e9) < _HELD_S:
+                return None
+            # By clocks of two hosts: where they differ by more, the pass is done by several, as if its holder were dead.
+            self._store.unlink(_LOCK)
         from filelock import SoftFileLock, Timeout
 
         lock = SoftFileLock(self._store.path(_LOCK), timeout=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,25 @@ def test_what_is_not_for_this_worker_is_left(queue: fsqdo.Queue) -> None:
     done = queue.do(func=lambda task: None, timeout=0, report=lambda text: None)
     assert done.succeeded == 2
     assert queue.task(2).state is fsqdo.State.PENDING
+
+
+@pytest.mark.parametrize("how", ["function", "command"])
+def test_a_directory_that_cannot_be_removed_keeps_nobody(queue: fsqdo.Queue, seam: System, how: str) -> None:
+    """It is removed after the next claim, and what stays of it is the pass's."""
+    first = queue.add("true", name="first")
+    for _ in range(3):
+        first = queue.add("true", requires=first)
+
+    refused: list[str] = []
+
+    def refuse(path: str) -> None:
+        if "/waiting/" in path and len(refused) < 3:
+            refused.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        System.rmdir(path)
+
+    seam.rmdir = refuse  # type: ignore[method-assign]
+    summary = queue.do(func=lambda task: None) if how == "function" else queue.do()
+    del seam.rmdir
+    assert (summary.succeeded, len(refused)) == (4, 3)
+    assert not list(queue.store.watched())

@@ -58,7 +58,7 @@ def test_held_for_too_long_or_by_another_clock_it_keeps_nobody(queue: fsqdo.Queu
     lock = _held(queue, for_s)
     assert Passes(queue.store).run() is True
     assert queue.status()["ntasks"]["Pending"] == 1
-    assert lock.exists()  # its holder may be alive
+    assert not lock.exists()  # what a dead one left does not stay
 
 
 def test_who_is_refused_loads_no_library(queue: fsqdo.Queue) -> None:
