@@ -211,7 +211,7 @@ class Claimer:
 
     def _take(self, file: str, name: TaskName, judge: Judge | None) -> Claim | Verdict | None:
         """Claim a task that fits; what the judge says when it does not; None when somebody else has it."""
-        content = self._contents.pop(file, None)
+        content = self._contents.pop(file, b"") or None  # of what is long only the name was kept
         if judge is not None:
             content = content or self._store.read(f"{self._directory}/{file}")
             if content is None:

@@ -86,6 +86,15 @@ def test_it_is_claimed_without_a_listing(queue: fsqdo.Queue, seam: System) -> No
     member.leave()
 
 
+def test_what_is_long_is_read_when_it_is_claimed(queue: fsqdo.Queue) -> None:
+    member = Member(queue.store, slots=1)
+    claimer, freed = offered(queue, member)
+    claimer.offer([task._replace(content=b"") for task in freed])
+    found = [claimer.claim(), claimer.claim()]
+    assert [claim.content for claim in found if claim is not None] == [task.content for task in freed]
+    member.leave()
+
+
 def test_a_lost_race_for_it_is_one_as_any_other(queue: fsqdo.Queue) -> None:
     member = Member(queue.store, slots=1)
     claimer, freed = offered(queue, member)
