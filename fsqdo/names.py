@@ -481,9 +481,9 @@ def new_token() -> str:
 
 
 def new_worker_name() -> str:
-    """Name of a new worker: `host-pid-random`, never used before."""
+    """Name of a new worker: `host-pid-random`, never used before (in containers a thousand may have one host and pid)."""
     host = re.sub(r"[^A-Za-z0-9_]+", "-", os.uname().nodename.split(".")[0]).strip("-") or "host"
-    return f"{host[:40]}-{os.getpid()}-{os.urandom(3).hex()}"
+    return f"{host[:40]}-{os.getpid()}-{os.urandom(5).hex()}"
 
 
 def is_worker_name(name: str) -> bool:
