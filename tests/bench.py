@@ -39,7 +39,6 @@ from tests import big, herd
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SLOTS = (1, 2, 4)
-MANY_SLOTS = (8,)
 LONG_SLOTS = 128
 LONG_S = 20
 FILE_BYTES = 200
@@ -315,14 +314,13 @@ def _work_lines(
     make: Callable[[int], tuple[str, str]],
     count: int,
     xargs: list[str],
-    widths: tuple[int, ...] = SLOTS,
 ) -> Iterator[Line]:
     commands, lines = bench.directory / f"{name}.commands", bench.directory / f"{name}.lines"
     made = [make(number) for number in range(count)]
     commands.write_text("".join(f"{command}\n" for command, _ in made))
     lines.write_text("".join(f"{line}\n" for _, line in made))
     start_s = _start_up(bench)
-    for slots in widths:
+    for slots in SLOTS:
         floor = partial(_xargs, bench, [f"-P{slots}", *xargs], lines, count)
         pairs = bench.turns(floor, partial(_worker, bench, commands, slots, count))
         without = median((b.wall - start_s / count) / a.wall for a, b in pairs)
@@ -334,9 +332,7 @@ def bench_true(bench: Bench) -> Iterator[Line]:
     """A worker that runs programs, against xargs with as many processes."""
     true = shutil.which("true") or "/bin/true"
     words = ["-n1", true]
-    yield from _work_lines(
-        bench, "true", f"{true} / xargs -n1", lambda n: (f"{true} {n}", str(n)), COMMANDS, words, SLOTS + MANY_SLOTS
-    )
+    yield from _work_lines(bench, "true", f"{true} / xargs -n1", lambda n: (f"{true} {n}", str(n)), COMMANDS, words)
 
 
 def bench_shell(bench: Bench) -> Iterator[Line]:
