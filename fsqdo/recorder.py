@@ -228,7 +228,7 @@ class Recorder:
         if len(ended) > _FEW:
             listed = set(self._store.ls("waiting") or ())
             waited_for = {shard for shard in shards if f"{shard:06d}" in listed}
-            ended = [pair for pair in ended if pair[0] // SHARD_SIZE in waited_for] if waited_for else []
+            ended = [pair for pair in ended if pair[0] // SHARD_SIZE in waited_for]
         if len(ended) > _MANY:
             directories = [waiting_dir(task_id).rpartition("/") for task_id, _ in ended]
             crowded = [above for above, n in Counter(above for above, _, _ in directories).items() if n > _MANY]

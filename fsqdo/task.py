@@ -327,7 +327,6 @@ def _env_ok(key: object, value: object) -> bool:
 
 
 OPTION_NAMES = tuple(f.name for f in fields(Options))
-_NAMES = frozenset(OPTION_NAMES)
 _DEFAULTS: dict[str, Any] = vars(Options())
 _WRITTEN = [name for name in OPTION_NAMES if name not in ("priority", "requires", "after")]
 
@@ -421,7 +420,7 @@ class Definition(NamedTuple):
             raise TaskError("the task's file is not an object with an integer `id` and a `task`")
         task_id, task = raw.pop("id"), _checked(raw.pop("task"))
         try:
-            known = {name: raw.pop(name) for name in [key for key in raw if key in _NAMES]}
+            known = {name: raw.pop(name) for name in [key for key in raw if key in OPTION_NAMES]}
             return cls(task_id, task, Options.of_file(_revived(known)), raw)
         except (InputError, TypeError, AttributeError) as error:
             raise _bad_field(error) from None

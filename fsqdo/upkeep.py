@@ -1,7 +1,8 @@
 """The pass: finish what others left in the middle, release retries, promote, recover, pack. Any worker or shell may run it.
 
-A soft lock keeps a thousand workers from all doing it at once. It only saves work: held for longer than a pass takes, by
-somebody slow or dead, the pass is done all the same, since every part of it can be done by several at once.
+A soft lock keeps a thousand workers from all doing it at once. It only saves work: seen for longer than a pass takes (by the
+clock of who sees it: a file's time is compared with itself alone), the pass is done all the same, since every part of it can
+be done by several at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fsqdo.store import Store
 from fsqdo.task import State, encode_json
 
 _LOCK = "locks/pass"
+_ASK_S = 5.0
 _HELD_S = 30.0
 
 
@@ -28,6 +30,11 @@ class Passes:
     ----------
     report
         Told what does not keep the pass from the rest: that there is no room to pack.
+
+    Attributes
+    ----------
+    held_up
+        The last pass was left to one who was at it already before: he may be dead.
 
     Notes
     -----
@@ -40,6 +47,8 @@ class Passes:
         self._complete_loads: set[str] = set()
         self._workers = 1
         self._packer = Packer(store)
+        self._lock_seen: tuple[int, float] | None = None
+        self.held_up = False
 
     def run(self, shards: int = BATCH) -> bool:
         """Do the pass unless somebody else is at it, and pack at most so many shards; True when something moved."""
@@ -83,28 +92,47 @@ class Passes:
 
     def _lock(self) -> Any:
         """The lock, False when it is done without, None when others are at it."""
+        self.held_up = False
         self._workers = len(self._store.ls("running") or ())
         if self._workers <= 1:
             return False  # nobody to share with, so the library need not be imported
-        held_since = self._store.changed_ns(_LOCK)
-        if held_since is not None:  # nor by all those who only learn that somebody is at it
-            if abs(time.time() - held_since / 1e9) < _HELD_S:
-                return None
-            # By clocks of two hosts: where they differ by more, the pass is done by several, as if its holder were dead.
-            self._store.unlink(_LOCK)
+        held_s = self._held_s()
+        if held_s is not None and held_s < _ASK_S:  # nor by all those who only learn that somebody is at it
+            self.held_up = held_s > 0
+            return None
+        if held_s is not None and held_s >= _HELD_S:
+            try:
+                self._store.unlink(_LOCK)
+            except StorageError:  # somebody else's, perhaps
+                return False
+        # Of one who died on this host the library knows at once, and takes his lock.
         from filelock import SoftFileLock, Timeout
 
         lock = SoftFileLock(self._store.path(_LOCK), timeout=0)
         try:
             lock.acquire()
         except Timeout:
+            self.held_up = bool(held_s)
             return None
         except OSError:  # locks do not work here: nothing rests on them
             return False
         return lock
 
+    def _held_s(self) -> float | None:
+        """For how many seconds this process has seen the lock that is there; None when there is none."""
+        changed = self._store.changed_ns(_LOCK)
+        if changed is None:
+            self._lock_seen = None
+            return None
+        now = time.monotonic()
+        if self._lock_seen is None or self._lock_seen[0] != changed:
+            self._lock_seen = (changed, now)
+        return now - self._lock_seen[1]
+
     def more_to_come(self) -> bool:
-        """Whether a task that is not pending now may become so by itself: a retry is due, or what somebody waits for runs."""
+        """Whether a task that is not pending now may become so: by a pass, by itself, or by what runs and is waited for."""
+        if self.held_up:
+            return True
         if next(self._store.delayed(), None) is not None:
             return True
         holds = {requirement for requirement, _ in self._store.watched()}

@@ -48,15 +48,16 @@ def _crowd(shared: Bench, name: str, title: str, runs: Sequence[tuple[int, float
         did = herd.run(queue, WORKERS, task_s)
         if len(set(did.ids)) != tasks or len(did.ids) != tasks:
             raise RuntimeError(f"{len(did.ids)} claims of {tasks} tasks")
-        found = {
-            "tasks": tasks,
-            "task_s": task_s,
-            "lost": did.lost_per_claim,
-            "median_s": did.median_s,
-            "calls": dict(did.calls),
-        }
-        found["last_s"] = did.claims[-1][0]
-        data.append(found)
+        data.append(
+            {
+                "tasks": tasks,
+                "task_s": task_s,
+                "lost": did.lost_per_claim,
+                "median_s": did.median_s,
+                "last_s": did.claims[-1][0],
+                "calls": dict(did.calls),
+            }
+        )
         what = f"{tasks:,} tasks of {task_s:g} s" if task_s else f"{tasks:,} tasks that do nothing"
         cells = [figure(did.lost_per_claim), "≤ 0.5", figure(did.median_s), figure(did.claims[-1][0])]
         rows.append([what, *cells, figure(did.last_over_median), "≤ 3"])
