@@ -31,7 +31,7 @@ from fsqdo.names import PLAIN, PackName, TaskName, moved_by_hand, parse_marker, 
 from fsqdo.packs import lines_of, open_pack
 from fsqdo.requirements import Freed
 from fsqdo.store import Entry, Store, bundles_among
-from fsqdo.task import State
+from fsqdo.task import Definition, State
 
 LOOK_S = 1.0
 _MISSES = 3
@@ -54,15 +54,22 @@ class Verdict(Enum):
     LEAVE = 3
 
 
-Judge = Callable[[bytes, int], Verdict]
+Judge = Callable[[Definition], Verdict]
 
 
 class Claim(NamedTuple):
-    """A task that this worker now holds: its name, its file in the worker's directory, and what was in that."""
+    """A task that this worker now holds: its name, its file in the worker's directory, and what was in that.
+
+    Attributes
+    ----------
+    definition
+        As the judge has seen it; None: there was no judge, or it cannot be read as it stands.
+    """
 
     name: TaskName
     file: str
     content: bytes
+    definition: Definition | None = None
 
     @property
     def key(self) -> str:
@@ -78,7 +85,8 @@ class Claimer:
     report
         Called with what people should know: a pack that cannot be opened.
     judge
-        Called with the content and the id of each task before it is claimed; None: everything is claimed.
+        Called with the definition of each task before it is claimed; None: everything is claimed, as is what cannot be read:
+        it is mended, or fails, in the hands of whoever claims it.
     slots
         Tasks that the worker runs at once.
 
@@ -212,11 +220,13 @@ class Claimer:
     def _take(self, file: str, name: TaskName, judge: Judge | None) -> Claim | Verdict | None:
         """Claim a task that fits; what the judge says when it does not; None when somebody else has it."""
         content = self._contents.pop(file, b"") or None  # of what is long only the name was kept
+        definition = None
         if judge is not None:
             content = content or self._store.read(f"{self._directory}/{file}")
             if content is None:
                 return None
-            verdict = judge(content, name.id)
+            definition = Definition.if_sound(content, name.id)
+            verdict = Verdict.CLAIM if definition is None else judge(definition)
             if verdict is not Verdict.CLAIM:
                 return verdict
         # A name with @<worker> came by somebody's mv: under a fresh name, so that no journal knows an outcome for it.
@@ -229,7 +239,7 @@ class Claimer:
             return None
         if content is None:
             content = self._store.read(f"{self._own}/{own}") or b""
-        return Claim(name, own, content)
+        return Claim(name, own, content, definition)
 
     @property
     def _herd(self) -> bool:
@@ -387,7 +397,8 @@ class Claimer:
             lines = lines_of(self._store, directory, marker)
         except TaskError:
             return True  # opening it says what is wrong
-        if any(judge(line, task_id) is not Verdict.LEAVE for task_id, line in enumerate(lines, marker.first)):
+        definitions = (Definition.if_sound(line, task_id) for task_id, line in enumerate(lines, marker.first))
+        if any(definition is None or judge(definition) is not Verdict.LEAVE for definition in definitions):
             return True
         self._unfit_packs[path] = marker.size
         return False

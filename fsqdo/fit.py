@@ -13,13 +13,11 @@ from collections.abc import Callable
 
 from fsqdo.claims import Verdict
 from fsqdo.durations import Durations, expected_s
-from fsqdo.errors import TaskError
 from fsqdo.resources import Resources
 from fsqdo.store import Store
-from fsqdo.task import Definition, Options, asks_for_resources
+from fsqdo.task import Definition, Options
 
 NEVER = float("inf")
-_PLAIN = Options()
 
 
 class Fit:
@@ -43,24 +41,15 @@ class Fit:
         self._resources = resources
         self._ends = ends
         self._keeps = keeps
-        # The usual case is decided without another look.
-        self._plain_fits = ends == NEVER and not resources.never(_PLAIN)
         self.why = ""
         self.durations = Durations(store)
 
-    def judge(self, content: bytes, task_id: int) -> Verdict:
-        """Whether to claim a pending task with this content."""
-        options = _PLAIN
-        if asks_for_resources(content):
-            try:
-                options = Definition.from_json(content).options
-            except TaskError:
-                return Verdict.CLAIM  # it is mended, or fails, in the hands of whoever claims it
-        elif self._plain_fits and not self._keeps():
-            return Verdict.CLAIM
+    def judge(self, definition: Definition) -> Verdict:
+        """Whether to claim a pending task."""
+        options = definition.options
         why = self.never(options)
         if why:
-            self.why = self.why or f"task {task_id}: {why}"
+            self.why = self.why or f"task {definition.id}: {why}"
             return Verdict.LEAVE
         if self._keeps() and not self._resources.fits_now(options):
             return Verdict.LATER

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from fsqdo.claims import Claim, Claimer, Judge, Verdict
-from fsqdo.errors import TaskError
 from fsqdo.policy import Attempt
 from fsqdo.recorder import Recorder
 from fsqdo.rules import TIME_LIMIT
@@ -90,7 +89,6 @@ class Calls:
         self._is_usual = usual
         self._other_judge = judge
         self._usual: Options | None = None
-        self._definition: Definition | None = None
         self.started = 0
         self.dry = False
 
@@ -112,8 +110,8 @@ class Calls:
             claim = claimer.claim(judge)
             if recorder.emptied:
                 recorder.sweep()
-            definition = self._definition
-            if claim is None or definition is None:
+            definition = None if claim is None else claim.definition
+            if claim is None or definition is None or definition.options is not self._usual:
                 self.dry = claim is None
                 return claim
             self.started += 1
@@ -131,17 +129,12 @@ class Calls:
                 recorder.record(claim, definition, definition.options, attempt, "succeeded")
         return None
 
-    def _judge(self, content: bytes, task_id: int) -> Verdict:
-        """Read the definition before the claim, once: a usual one fits."""
-        try:
-            self._definition = definition = Definition.from_json(content)
-            options = definition.options
-            if definition.id == task_id and (options is self._usual or self._accepts(options)):
-                return Verdict.CLAIM
-        except TaskError:
-            pass  # it is mended, or fails, in the hands of whoever claims it
-        self._definition = None
-        return self._other_judge(content, task_id)
+    def _judge(self, definition: Definition) -> Verdict:
+        """A usual task fits."""
+        options = definition.options
+        if options is self._usual or self._accepts(options):
+            return Verdict.CLAIM
+        return self._other_judge(definition)
 
     def _accepts(self, options: Options) -> bool:
         """Whether these are usual: asked once for the tasks of a load, which share their options."""

@@ -11,7 +11,7 @@ from itertools import islice
 from fsqdo.errors import TaskError
 from fsqdo.names import PackName, TaskName, is_worker_name, parse_bundle, parse_entry, parse_load
 from fsqdo.store import Store
-from fsqdo.task import Definition, asks_for_resources
+from fsqdo.task import Definition
 
 _WORKERS = 20
 _TASKS = 100
@@ -38,7 +38,7 @@ def misfits(store: Store, kept: Mapping[str, list[str]]) -> str:
     looked, asking = 0, []
     for line in islice(_pending_lines(store, kept), _TASKS):
         looked += 1
-        if not usual_fits or asks_for_resources(line):
+        if not usual_fits or _asks_for_resources(line):
             asking.append(line)
     misfit = _fitting_none(store, asking) if asking else 0
     return f"  ({misfit} of the first {looked} fit no worker)" if misfit else ""
@@ -126,3 +126,18 @@ def _loaded(store: Store, directory: str, files: list[str]) -> tuple[int, list[b
             return ids[0], (store.read(f"loads/{path}") or b"").split(b"\n")[:-1]
     low, _, lines = store.loaded_lines(first.first) or (0, 0, [])
     return low, lines
+
+
+def _asks_for_resources(content: bytes) -> bool:
+    """Whether a definition, unread, may say what its task needs of a worker; nearly none does.
+
+    Only such a one has to be read more closely than its rename needs.
+    """
+    return (
+        b'"cores"' in content
+        or b'"gpus"' in content
+        or b'"mem_mb"' in content
+        or b'"ranks"' in content
+        or b'"nodes"' in content
+        or b'"time_request_s"' in content
+    )

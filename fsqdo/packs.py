@@ -82,14 +82,10 @@ def claimed_definition(store: Store, path: str, name: TaskName, content: bytes) 
     TaskError
         When the file cannot be read and no load has the task.
     """
-    try:
-        definition = Definition.from_json(content)
-        if definition.id == name.id:
-            return definition
-    except TaskError:
-        pass
-    definition = definition_from(store, name, content)
-    store.replace(path, definition.to_json().encode(), f"mended.{new_token()}", sync=False)
+    definition = Definition.if_sound(content, name.id)
+    if definition is None:
+        definition = definition_from(store, name, content)
+        store.replace(path, definition.to_json().encode(), f"mended.{new_token()}", sync=False)
     return definition
 
 

@@ -331,21 +331,6 @@ _DEFAULTS: dict[str, Any] = vars(Options())
 _WRITTEN = [name for name in OPTION_NAMES if name not in ("priority", "requires", "after")]
 
 
-def asks_for_resources(content: bytes) -> bool:
-    """Whether a definition, unread, may say what its task needs of a worker; nearly none does.
-
-    Only such a one has to be read more closely than its rename needs.
-    """
-    return (
-        b'"cores"' in content
-        or b'"gpus"' in content
-        or b'"mem_mb"' in content
-        or b'"ranks"' in content
-        or b'"nodes"' in content
-        or b'"time_request_s"' in content
-    )
-
-
 def requirement_text(priority: int, requires: IdSet, after: IdSet) -> str:
     """The part of a definition that decides where the task is filed."""
     text = f',"priority":{priority}' if priority else ""
@@ -412,6 +397,15 @@ class Definition(NamedTuple):
         if head is not None:
             _remember(text[end:], definition)
         return definition
+
+    @classmethod
+    def if_sound(cls, content: bytes, task_id: int) -> Definition | None:
+        """The same, of the file of this task; None when it cannot be read, or is another's."""
+        try:
+            definition = cls.from_json(content)
+        except TaskError:
+            return None
+        return definition if definition.id == task_id else None
 
     @classmethod
     def from_raw(cls, raw: Any) -> Definition:

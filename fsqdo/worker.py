@@ -505,6 +505,8 @@ class Worker:
 
     def _read(self, claim: Claim) -> Ready | None:
         """Read what was claimed; None when its content is bad: then it has failed, and that is recorded."""
+        if claim.definition is not None:
+            return Ready(claim, claim.definition)
         try:
             path = f"{self._member.directory}/{claim.file}"
             return Ready(claim, claimed_definition(self._store, path, claim.name, claim.content))
