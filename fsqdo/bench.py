@@ -31,7 +31,7 @@ from fsqdo.queue import Queue
 from fsqdo.settings import Settings
 from fsqdo.store import Store, Tree
 from fsqdo.store import create as create_tree
-from fsqdo.task import utc_now
+from fsqdo.texts import utc_now
 
 SECONDS = 30.0
 WORKERS = (1, 2, 8, 64)

@@ -23,7 +23,8 @@ from fsqdo.names import PackName, TaskName, shard_name
 from fsqdo.packs import definition_of, definitions
 from fsqdo.rows import Outcomes, Task
 from fsqdo.store import Entry, Store, fs
-from fsqdo.task import Definition, Options, State
+from fsqdo.task import Definition, State
+from fsqdo.taskoptions import Options
 from fsqdo.unpacking import loosened
 
 OPEN_STATES = (State.WAITING, State.PENDING)

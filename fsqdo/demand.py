@@ -23,7 +23,8 @@ from fsqdo.names import PackName
 from fsqdo.packs import definition_of, lines_of
 from fsqdo.show import workers as worker_rows
 from fsqdo.store import Entry, Store
-from fsqdo.task import Definition, Options, State
+from fsqdo.task import Definition, State
+from fsqdo.taskoptions import Options
 
 SAMPLE = 400
 DEFAULT_TASK_S = 60.0

@@ -8,7 +8,7 @@ from collections import deque
 from fsqdo import journal
 from fsqdo.settings import Settings
 from fsqdo.store import Store
-from fsqdo.task import Options
+from fsqdo.taskoptions import Options
 
 SAMPLES = 20
 _KEEP = 200

@@ -19,7 +19,8 @@ from fsqdo.requirements import blocked
 from fsqdo.resources import lacking, wants
 from fsqdo.rows import Task
 from fsqdo.store import Entry, Store
-from fsqdo.task import Options, State
+from fsqdo.task import State
+from fsqdo.taskoptions import Options
 
 _NAMED = 5
 _WORKERS_MOST = 200

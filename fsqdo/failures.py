@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 from fsqdo.guard import BAD_NODE_AFTER, Guard, is_last
 from fsqdo.names import RESUMED, TaskName
+from fsqdo.outcome import Outcome
 from fsqdo.policy import Attempt
 from fsqdo.store import Store
-from fsqdo.task import Outcome, State, utc_now
+from fsqdo.task import State
+from fsqdo.texts import utc_now
 from fsqdo.workeroptions import WorkerOptions
 
 TROUBLE_DIR = "trouble"

@@ -15,7 +15,8 @@ from fsqdo.claims import Verdict
 from fsqdo.durations import Durations, expected_s
 from fsqdo.resources import Resources
 from fsqdo.store import Store
-from fsqdo.task import Definition, Options
+from fsqdo.task import Definition
+from fsqdo.taskoptions import Options
 
 NEVER = float("inf")
 

@@ -16,7 +16,8 @@ from fsqdo.policy import Attempt, begin, decide
 from fsqdo.recovery import complete
 from fsqdo.rows import Outcomes, Task
 from fsqdo.store import Entry, Store
-from fsqdo.task import Options, State
+from fsqdo.task import State
+from fsqdo.taskoptions import Options
 from fsqdo.unpacking import unpack
 from fsqdo.upkeep import Passes
 

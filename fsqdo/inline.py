@@ -17,7 +17,9 @@ from fsqdo.policy import Attempt
 from fsqdo.recorder import Recorder
 from fsqdo.rules import TIME_LIMIT
 from fsqdo.signals import Signals
-from fsqdo.task import Definition, Options, utc_text
+from fsqdo.task import Definition
+from fsqdo.taskoptions import Options
+from fsqdo.texts import utc_text
 from fsqdo.upkeep import json_able
 
 NEVER = float("inf")

@@ -11,7 +11,8 @@ from typing import Any
 
 from fsqdo.errors import InputError
 from fsqdo.ids import IdSet, is_range_text
-from fsqdo.task import OPTION_NAMES, encode_task
+from fsqdo.task import encode_task
+from fsqdo.taskoptions import OPTION_NAMES
 
 _BYTES = 1 << 18
 _LINES = 100

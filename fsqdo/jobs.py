@@ -22,7 +22,7 @@ from fsqdo.jobrecords import Job, QueueLike, job_numbers, log_name, next_number,
 from fsqdo.jobwork import Work, work
 from fsqdo.names import new_token
 from fsqdo.store import Store
-from fsqdo.task import utc_now
+from fsqdo.texts import utc_now
 
 ANSWER_S = 60.0
 _LIKED_S = 1.0  # a system that may be asked more often than this is asked each time

@@ -16,8 +16,9 @@ from typing import Any
 from fsqdo import merged
 from fsqdo.errors import StorageError, TaskError
 from fsqdo.names import TaskName, parse_task, shard_name
+from fsqdo.outcome import Outcome
 from fsqdo.store import Appender, Store
-from fsqdo.task import Definition, Outcome
+from fsqdo.task import Definition
 
 _KEY = b'{"name":"'
 _STARTED = re.compile(rb'\{"name":"[^"]*","outcome":"started"')

@@ -37,7 +37,7 @@ from fsqdo.jobs import (
 )
 from fsqdo.names import new_token
 from fsqdo.plan import Plan, Request, Shape, plan
-from fsqdo.task import utc_now
+from fsqdo.texts import utc_now
 from fsqdo.walltime import format_walltime
 from fsqdo.workerwords import fsqdo_command, limit, read_walltime, shape_options, split_words, worker_options
 

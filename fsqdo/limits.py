@@ -13,7 +13,7 @@ from fsqdo import journal
 from fsqdo.errors import StorageError
 from fsqdo.rules import read_percentage
 from fsqdo.store import Store
-from fsqdo.task import Options
+from fsqdo.taskoptions import Options
 
 NEVER = float("inf")
 LEAST_SAMPLES = 10

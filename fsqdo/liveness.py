@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from fsqdo.errors import StorageError
 from fsqdo.names import WORKER_FILE, new_token
 from fsqdo.store import Store
-from fsqdo.task import utc_now
+from fsqdo.texts import utc_now
 
 HEARTBEAT_S = 60.0
 LEASE_S = 900.0

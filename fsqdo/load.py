@@ -22,7 +22,9 @@ from fsqdo.inputs import Commands, NewTask, flat, split_names
 from fsqdo.names import TaskName, load_name, pending_dir, waiting_dir
 from fsqdo.packs import PACK_SIZE, new_staging, publish
 from fsqdo.store import Appender, Store
-from fsqdo.task import Definition, Options, encode_json, encode_task, requirement_text, utc_now
+from fsqdo.task import Definition, encode_task
+from fsqdo.taskoptions import Options, requirement_text
+from fsqdo.texts import encode_json, utc_now
 
 LOOSE_LOAD = PACK_SIZE
 _PENDING_RUN = 100

@@ -9,11 +9,13 @@ from typing import Any
 from fsqdo.ids import SHARD_SIZE
 from fsqdo.journal import failed_path
 from fsqdo.names import TaskName, failed_once_more, interrupted_once_more
+from fsqdo.outcome import Outcome
 from fsqdo.recovery import killed_path
 from fsqdo.requirements import pending_place, returned_place
 from fsqdo.rules import action_table, end_of, numbers_of
 from fsqdo.settings import Settings
-from fsqdo.task import Options, Outcome, utc_now
+from fsqdo.taskoptions import Options
+from fsqdo.texts import utc_now
 
 
 @dataclass

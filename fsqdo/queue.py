@@ -14,7 +14,8 @@ from fsqdo.places import known_dir
 from fsqdo.settings import Settings
 from fsqdo.store import Store, Tree
 from fsqdo.store import create as create_tree
-from fsqdo.task import Options, State
+from fsqdo.task import State
+from fsqdo.taskoptions import Options
 
 if TYPE_CHECKING:
     from fsqdo.autoscale import Scaled
@@ -167,7 +168,7 @@ class Queue:
         InputError, StorageError
         """
         from fsqdo.load import add_one
-        from fsqdo.task import utc_now
+        from fsqdo.texts import utc_now
 
         if isinstance(task, str) and options.get("cwd") is None:
             options["cwd"] = os.getcwd()

@@ -19,10 +19,13 @@ from fsqdo.failures import Failures
 from fsqdo.ids import SHARD_SIZE
 from fsqdo.member import Member
 from fsqdo.names import waiting_dir
+from fsqdo.outcome import Outcome, success_line
 from fsqdo.policy import Attempt, decide, succeeded_path
 from fsqdo.recovery import ENDS, put_away
 from fsqdo.store import Store
-from fsqdo.task import Definition, Options, Outcome, success_line, utc_now, utc_text
+from fsqdo.task import Definition
+from fsqdo.taskoptions import Options
+from fsqdo.texts import utc_now, utc_text
 from fsqdo.workeroptions import Summary
 
 _FEW = 2

@@ -26,9 +26,12 @@ from fsqdo.names import (
     parse_unpacking,
     shard_name,
 )
+from fsqdo.outcome import Outcome
 from fsqdo.packs import definition_from, drop
 from fsqdo.store import Store, fs
-from fsqdo.task import Definition, Options, Outcome, utc_now
+from fsqdo.task import Definition
+from fsqdo.taskoptions import Options
+from fsqdo.texts import utc_now
 
 _ROUNDS = 8
 ENDS = frozenset({"succeeded", "failed", "killed"})

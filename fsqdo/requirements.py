@@ -22,7 +22,8 @@ from fsqdo.names import PackName, TaskName, moved_by_hand, parse_bundle, parse_e
 from fsqdo.packs import KEPT_BYTES, definition_from, definition_of
 from fsqdo.settings import Settings
 from fsqdo.store import Entry, Store
-from fsqdo.task import Options, State
+from fsqdo.task import State
+from fsqdo.taskoptions import Options
 
 # Promoted at once: their options are kept in memory meanwhile.
 _AT_ONCE = 100

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fsqdo import allocation
 from fsqdo.allocation import Gpus
-from fsqdo.task import Options
+from fsqdo.taskoptions import Options
 from fsqdo.workeroptions import WorkerOptions
 
 

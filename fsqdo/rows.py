@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fsqdo.errors import TaskError
 from fsqdo.journal import lookup, read, successes
 from fsqdo.names import TaskName
+from fsqdo.outcome import Outcome
 from fsqdo.store import Entry, Store
-from fsqdo.task import OPTION_NAMES, Definition, Outcome, State
+from fsqdo.task import Definition, State
+from fsqdo.taskoptions import OPTION_NAMES
 
 if TYPE_CHECKING:
     from fsqdo.holder import Holder

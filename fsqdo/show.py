@@ -9,9 +9,10 @@ from fsqdo import journal
 from fsqdo.errors import TaskError
 from fsqdo.liveness import Observer
 from fsqdo.names import is_worker_name, parse_task
+from fsqdo.outcome import Outcome
 from fsqdo.rows import Task, packed_outcome
 from fsqdo.store import Store
-from fsqdo.task import Outcome, State
+from fsqdo.task import State
 
 
 def show(store: Store, task: Task) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from fsqdo.rules import TIME_LIMIT
 from fsqdo.runner import Ended, Prepared, Run, Spawner, first_ended
 from fsqdo.settings import Settings
 from fsqdo.store import Appender, Store
-from fsqdo.task import Definition, Options, command_from
+from fsqdo.task import Definition, command_from
+from fsqdo.taskoptions import Options
 
 if TYPE_CHECKING:
     from fsqdo.functions import FunctionSlot

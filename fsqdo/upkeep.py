@@ -16,7 +16,8 @@ from fsqdo.errors import InputError, StorageError
 from fsqdo.packing import BATCH, Packer
 from fsqdo.recovery import recover
 from fsqdo.store import Store
-from fsqdo.task import State, encode_json
+from fsqdo.task import State
+from fsqdo.texts import encode_json
 
 _LOCK = "locks/pass"
 _ASK_S = 5.0

@@ -36,7 +36,8 @@ from fsqdo.runner import BusyError, Ended, SpawnError
 from fsqdo.signals import Signals
 from fsqdo.slots import NEVER, NO_OPTIONS, Launcher, Ready, Slot, Slots, wait_fds
 from fsqdo.store import Store
-from fsqdo.task import Definition, Options
+from fsqdo.task import Definition
+from fsqdo.taskoptions import Options
 from fsqdo.workeroptions import GRACE_S, Summary, WorkerOptions
 
 SCAN_S = 5.0

@@ -30,7 +30,7 @@ from fsqdo.demand import (
 from fsqdo.jobs import Job
 from fsqdo.journal import durations, tail
 from fsqdo.store.system import System
-from fsqdo.task import Options
+from fsqdo.taskoptions import Options
 
 JOB = Job(
     number=3, system="local", profile="local", batch_id="7", state=JobState.RUNNING, submitted_at="2026-01-01T00:00:00Z",

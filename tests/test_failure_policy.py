@@ -20,8 +20,10 @@ from fsqdo.errors import StorageError
 from fsqdo.failures import Failures, failed_since_resume
 from fsqdo.journal import read, workers
 from fsqdo.names import TaskName
+from fsqdo.outcome import Outcome
 from fsqdo.policy import begin, decide
-from fsqdo.task import Options, Outcome, State
+from fsqdo.task import State
+from fsqdo.taskoptions import Options
 from fsqdo.walltime import parse_walltime
 from fsqdo.workeroptions import WorkerOptions
 from tests.test_cli import PROGRAM, _environment, ok, refused, run

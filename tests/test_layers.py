@@ -23,7 +23,10 @@ ORDER = [
     "names",
     "template",
     "rules",
+    "texts",
+    "taskoptions",
     "task",
+    "outcome",
     "settings",
     "places",
     "store",
@@ -96,7 +99,22 @@ ORDER = [
 ]
 # Changes files of its own beside the queues, to measure how long that takes; it knows nothing of queues.
 RAW = "floors"
-PURE = ("errors", "ids", "names", "template", "rules", "task", "settings", "walltime", "shapemodel", "shape", "figures")
+PURE = (
+    "errors",
+    "ids",
+    "names",
+    "template",
+    "rules",
+    "texts",
+    "taskoptions",
+    "task",
+    "outcome",
+    "settings",
+    "walltime",
+    "shapemodel",
+    "shape",
+    "figures",
+)
 
 CHANGES = frozenset(
     [

@@ -17,11 +17,13 @@ from fsqdo.checks import Check, CheckedRun, well_ended
 from fsqdo.errors import FormatError, InputError
 from fsqdo.guard import AT_ONCE_S, Guard
 from fsqdo.names import TaskName
+from fsqdo.outcome import Outcome
 from fsqdo.policy import Attempt, begin, decide
 from fsqdo.rules import ACTIONS, end_of, numbers_of, read_actions, read_ends, read_percentage
 from fsqdo.runner import BusyError, Ended, Run, Spawner, SpawnError
 from fsqdo.settings import Settings
-from fsqdo.task import Definition, Options, Outcome
+from fsqdo.task import Definition
+from fsqdo.taskoptions import Options
 
 KILL, BUS, TERM = int(signal.SIGKILL), int(signal.SIGBUS), int(signal.SIGTERM)
 

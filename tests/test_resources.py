@@ -26,7 +26,7 @@ from fsqdo.durations import SAMPLES, Durations
 from fsqdo.errors import InputError, StorageError
 from fsqdo.resources import Resources, Share, parallel_command, pinned
 from fsqdo.store import Store
-from fsqdo.task import Options
+from fsqdo.taskoptions import Options
 from fsqdo.workeroptions import WorkerOptions
 from tests.test_allocation import BATCH_VARIABLES, HANG_S
 

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from fsqdo.errors import FsqdoError, InputError, TaskError
 from fsqdo.ids import IdSet
-from fsqdo.task import OPTION_NAMES, Definition, Options, Outcome, State, encode_json, encode_task, success_line, utc_now
+from fsqdo.outcome import Outcome, success_line
+from fsqdo.task import Definition, State, encode_task
+from fsqdo.taskoptions import OPTION_NAMES, Options
+from fsqdo.texts import encode_json, utc_now
 
 plain_texts = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1, max_size=30)
 commands = plain_texts.filter(lambda text: not text.isspace())

@@ -47,7 +47,8 @@ def add_command(queue: str, task: tuple[str, ...], as_json: bool, **options: Any
     The queue is created if it does not exist. TASK is one argument: a command line, in quotes.
     """
     from fsqdo.queue import connect
-    from fsqdo.task import Options, encode_task
+    from fsqdo.task import encode_task
+    from fsqdo.taskoptions import Options
 
     if len(task) > 1:
         raise click.UsageError(f"the task is {len(task)} words, but must be one: quote it, as in {_quoted(queue, task)}")
@@ -105,7 +106,7 @@ def load_command(queue: str, file: str, json: bool, dedupe: bool, **options: Any
     """
     from fsqdo.inputs import open_source
     from fsqdo.queue import connect
-    from fsqdo.task import Options
+    from fsqdo.taskoptions import Options
 
     values = given(options)
     Options.of(**values)

@@ -20,7 +20,9 @@ from fsqdo.names import PackName, ShardEntry, TaskName, new_token
 from fsqdo.settings import Settings
 from fsqdo.store.system import fs
 from fsqdo.store.tree import Tree, is_shared, make_directory
-from fsqdo.task import Definition, Options, State, utc_now
+from fsqdo.task import Definition, State
+from fsqdo.taskoptions import Options
+from fsqdo.texts import utc_now
 
 _REASON_BYTES = 1000
 _LOOKS = 3

@@ -1,0 +1,128 @@
+"""The outcome of an attempt: one line of a journal, and how it is read back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from fsqdo.texts import encode_json, quote_json
+
+
+class Outcome(NamedTuple):
+    """How one attempt ended; one line of a worker's journal.
+
+    Attributes
+    ----------
+    name
+        The task's name with its counters, as it was while it ran: the key.
+    outcome
+        "succeeded", "failed" (for good), "retry" (failed, goes back), "interrupted" or "killed".
+    to
+        Where the task's file goes, relative to the queue: replaying the line completes the move.
+    exit_code, signal
+        Of the command; at most one of them is set.
+    reason
+        In words, where the two do not say it: "time limit of 60 s", "cwd /x does not exist", an exception.
+    log
+        (slot, first byte, end byte) of its output in `logs/<worker>/<slot>.log`, or None.
+    result
+        What the function returned.
+    """
+
+    name: str
+    outcome: str
+    to: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    elapsed_s: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+    slot: int | None = None
+    log: tuple[int, int, int] | None = None
+    cpu_s: float | None = None
+    max_rss_kb: int | None = None
+    result: Any = None
+    worker: str | None = None
+
+    def to_json(self) -> str:
+        """One line, ending in a newline; nulls are left out, and so is the worker, whose journal it is."""
+        # Written out by hand: this is done once a task, and json.dumps would cost as much as the move itself.
+        text = f'{{"name":"{self.name}","outcome":"{self.outcome}","to":"{self.to}"'
+        if self.started_at is not None:
+            text += f',"started_at":{quote_json(self.started_at)}'
+        if self.ended_at is not None:
+            text += f',"ended_at":{quote_json(self.ended_at)}'
+        if self.elapsed_s is not None:
+            text += f',"elapsed_s":{self.elapsed_s}'
+        if self.exit_code is not None:
+            text += f',"exit_code":{self.exit_code}'
+        if self.signal is not None:
+            text += f',"signal":{self.signal}'
+        if self.slot is not None:
+            text += f',"slot":{self.slot}'
+        if self.cpu_s is not None:
+            text += f',"cpu_s":{self.cpu_s}'
+        if self.max_rss_kb is not None:
+            text += f',"max_rss_kb":{self.max_rss_kb}'
+        if self.log is not None:
+            text += f',"log":{encode_json(self.log)}'
+        if self.reason is not None:
+            text += f',"reason":{quote_json(self.reason)}'
+        if self.result is not None:
+            text += f',"result":{encode_json(self.result)}'
+        return text + "}\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, worker: str | None = None) -> Outcome | None:
+        """Read a line; None when it is torn or of a kind this release does not know."""
+        try:
+            return cls.from_raw(json.loads(text), worker)
+        except (ValueError, RecursionError):
+            return None
+
+    @classmethod
+    def from_raw(cls, raw: Any, worker: str | None = None) -> Outcome | None:
+        """The same, of what the JSON says."""
+        try:
+            if raw.get("log") is not None:
+                slot, first, end = raw["log"]
+                raw["log"] = (int(slot), int(first), int(end))
+            return cls(worker=worker, **{key: value for key, value in raw.items() if key in _OUTCOME_KEYS})
+        except (ValueError, TypeError, AttributeError):
+            return None
+
+    def how(self) -> str:
+        """How it ended, in words."""
+        if self.reason:
+            return self.reason
+        if self.signal is not None:
+            return f"killed by signal {self.signal}"
+        if self.exit_code is not None:
+            return f"exit code {self.exit_code}"
+        return self.outcome
+
+
+def success_line(
+    key: str,
+    to: str,
+    started_at: str,
+    ended_at: str,
+    elapsed_s: float,
+    slot: int | None = 0,
+    cpu_s: float | None = None,
+    max_rss_kb: int | None = None,
+    log: tuple[int, int, int] | None = None,
+) -> bytes:
+    """`Outcome.to_json` of a usual success, once a task, so without the object: of a command, or without `cpu_s` of a call."""
+    begin = (
+        f'{{"name":"{key}","outcome":"succeeded","to":"{to}","started_at":"{started_at}","ended_at":"{ended_at}",'
+        f'"elapsed_s":{elapsed_s:.4f}'
+    )
+    if cpu_s is None:
+        return f'{begin},"slot":{slot}}}\n'.encode()
+    place = "" if log is None else f',"log":[{log[0]},{log[1]},{log[2]}]'
+    return f'{begin},"exit_code":0,"slot":{slot},"cpu_s":{cpu_s:.4f},"max_rss_kb":{max_rss_kb}{place}}}\n'.encode()
+
+
+_OUTCOME_KEYS = frozenset(Outcome._fields) - {"worker"}
