@@ -21,16 +21,16 @@ from fsqdo.errors import FencedError, FsqdoError, StorageError, TaskError
 from fsqdo.failures import Failures, note
 from fsqdo.fit import Fit
 from fsqdo.health import unfit
+from fsqdo.held import Held
 from fsqdo.inline import Calls, call, raised
 from fsqdo.journal import lookup
 from fsqdo.limits import Limits
 from fsqdo.member import Member
-from fsqdo.names import DRAIN, TaskName, moved_by_hand, parse_opening, parse_task
-from fsqdo.packs import claimed_definition, drop
+from fsqdo.names import DRAIN, TaskName, parse_opening, parse_task
+from fsqdo.packs import drop
 from fsqdo.policy import Attempt, begin
 from fsqdo.recorder import Recorder
 from fsqdo.recovery import complete, drain
-from fsqdo.requirements import pending_place
 from fsqdo.rules import TIME_LIMIT
 from fsqdo.runner import BusyError, Ended, SpawnError
 from fsqdo.signals import Signals
@@ -49,11 +49,8 @@ _PAUSED_LOOK_S = 3.0
 _IDLE_FIRST_S = 0.1
 _IDLE_MOST_S = 30.0
 _TROUBLE_MOST_S = 30.0
-_SHORT_S = 0.05
 _LOOK_S = 0.02
 _UNBEGUN_S = 0.01
-_AHEAD_S = 0.5
-_AHEAD_MOST = 4
 _PACKED_ON_THE_WAY = 4  # shards: some 0.2 s in which nothing is started
 
 _Ended = tuple[Claim, Definition | None, Options, Attempt, str]
@@ -89,12 +86,7 @@ class Worker:
         self._launcher = Launcher(options.script, function, variables, self._resources, options.mpirun or (), store.settings)
         self._slots = Slots(options.slots, self._launcher.plain and self._inline is None)
         self._summary = Summary()
-        self._kept: list[Ready] = []
-        self._overtaken = 0
-        self._fit = Fit(store, self._resources, self._deadline - self._grace_s, lambda: bool(self._kept))
-        self._ahead: list[Ready] = []
-        self._ahead_until = NEVER
-        self._typical_s = 1.0  # of tasks, in the mean of the last few
+        self._fit = Fit(store, self._resources, self._deadline - self._grace_s, lambda: bool(self._held.kept))
         self._started = 0
         self._stopping = ""
         self._draining = ""
@@ -144,6 +136,9 @@ class Worker:
         self._claimer = Claimer(self._store, self._member.name, self._report, self._fit.judge, options.slots)
         self._recorder = Recorder(
             self._store, self._member, self._summary, self._report, options.verbose, self._failures, self._claimer.offer
+        )
+        self._held = Held(
+            self._store, self._member, self._claimer, self._fit, self._launcher, self._record_unreadable, self._slots
         )
         self._calls = self._new_calls()
         now = time.monotonic()
@@ -205,8 +200,6 @@ class Worker:
             self._stopping = "the queue was deleted"
         else:  # nothing is there, if all is as it seems
             self._guarded(partial(drain, self._store, self._member.name, crashed=False))
-        self._kept.clear()
-        self._ahead.clear()
         for slot in self._slots.all:
             slot.close()
 
@@ -223,7 +216,7 @@ class Worker:
             now = time.monotonic()
             self._obey(now)
             ended = self._reap(now)
-            if ended and not self._failures.careful and (self._ahead or self._claimer.ready) and self._may_start(now):
+            if ended and not self._failures.careful and (self._held.ahead or self._claimer.ready) and self._may_start(now):
                 self._fill(now, eager=True)  # the next ones run while these are recorded
             for claim, definition, options, attempt, kind in ended:
                 self._record(claim, definition, options, attempt, kind)
@@ -246,7 +239,7 @@ class Worker:
     def _look(self, now: float) -> None:
         """Move on what waited for what has ended: where tasks are short for some at once, a moment later."""
         if not self._recorder.unlooked:
-            self._next_look = now + (_LOOK_S if self._typical_s < _SHORT_S else 0.0)
+            self._next_look = now + (_LOOK_S if self._held.short else 0.0)
         elif now >= self._next_look:
             self._next_look = now + _LOOK_S
             if not self._guarded(self._recorder.look):
@@ -268,8 +261,8 @@ class Worker:
             due = min(due, self._deadline - self._grace_s)
             if self._recorder.pending or (len(busy) < len(self._slots) and not self._draining):
                 due = min(due, self._next_try)
-        if self._ahead:
-            due = min(due, self._ahead_until)
+        if self._held.ahead:
+            due = min(due, self._held.ahead_until)
         if self._inline is not None and any(slot.run.pid == 0 for slot in busy if slot.run is not None):
             due = min(due, now + _UNBEGUN_S)  # the check of what ran in this process: no child's end wakes the loop for it
         if due > now:
@@ -308,11 +301,12 @@ class Worker:
             self._next_sync = now + SYNC_S
             self._guarded(self._member.journal.sync)
         self._keep_up(now)
-        unwanted = now >= self._ahead_until or self._stopping or self._draining or self._paused
-        if self._ahead and unwanted and not self._guarded(self._give_back_ahead):
-            self._ahead_until = self._next_try
-        if self._kept and (self._stopping or self._draining):
-            self._guarded(self._give_back_kept)
+        held = self._held
+        unwanted = now >= held.ahead_until or self._stopping or self._draining or self._paused
+        if held.ahead and unwanted and not self._guarded(held.put_back_ahead):
+            held.ahead_until = self._next_try
+        if held.kept and (self._stopping or self._draining):
+            self._guarded(held.put_back_kept)
 
     def _keep_up(self, now: float) -> None:
         """Pack the shards this worker has left, soon; the whole pass rarely."""
@@ -345,8 +339,8 @@ class Worker:
     def _scan(self) -> None:
         """Look into the own directory for a fence, orders, and claims whose reply was lost."""
         listed = self._member.listing()
-        held = {str(slot.claim.name): slot for slot in self._slots.all if slot.claim is not None}
-        known = set(held) | self._recorder.names() | {ready.claim.key for ready in (*self._kept, *self._ahead)}
+        running = {str(slot.claim.name): slot for slot in self._slots.all if slot.claim is not None}
+        known = set(running) | self._recorder.names() | self._held.keys()
         if DRAIN in listed and not self._draining:
             self._draining = "told to drain"
         for file in listed:
@@ -354,7 +348,7 @@ class Worker:
             if name is not None and str(name) not in known:
                 self._adopt(name)
             elif file.endswith(".kill"):
-                self._kill(file.removesuffix(".kill"), held, listed)
+                self._kill(file.removesuffix(".kill"), running, listed)
             elif parse_opening(file) and file not in self._claimer.openings:
                 drop(self._store, self._member.directory, file)
 
@@ -367,12 +361,12 @@ class Worker:
             return
         content = self._store.read(path)
         if content is not None:
-            ready = self._read(Claim(name, f"{name}.json", content))
+            ready = self._held.read(Claim(name, f"{name}.json", content))
             if ready is not None:
-                self._kept.append(ready)
+                self._held.kept.append(ready)
 
-    def _kill(self, key: str, held: dict[str, Slot], listed: list[str]) -> None:
-        slot = held.get(key)
+    def _kill(self, key: str, running: dict[str, Slot], listed: list[str]) -> None:
+        slot = running.get(key)
         if slot is not None:
             slot.stop("killed", "killed by its user", self._grace_s)
             self._slots.changed(slot)
@@ -389,7 +383,7 @@ class Worker:
             Outcomes wait to be recorded meanwhile: that nothing is pending means nothing yet, others may wait for just these.
         """
         until = now + _FILL_S
-        if self._calls is not None and not (self._kept or self._failures.careful):
+        if self._calls is not None and not (self._held.kept or self._failures.careful):
             self._fill_with_calls(self._calls, now, until)
             return
         for slot in self._slots.all:
@@ -397,7 +391,7 @@ class Worker:
                 if not self._may_claim(now):
                     return
                 try:
-                    ready = self._take()
+                    ready = self._held.next()
                     if ready is not None:
                         self._accept(slot, ready)
                     elif eager or not self._found_nothing(now):
@@ -420,7 +414,7 @@ class Worker:
                     if calls.started > before:
                         self._started += calls.started - before
                         self._idle_since, self._pause_s, self._looked_twice = NEVER, _IDLE_FIRST_S, False
-                ready = None if claim is None else self._read(claim)
+                ready = None if claim is None else self._held.read(claim)
                 if ready is not None:
                     self._accept(self._slots.all[0], ready)
                 if not calls.dry or not self._found_nothing(now):
@@ -446,7 +440,7 @@ class Worker:
 
     def _found_nothing(self, now: float) -> bool:
         """Nothing could be taken: whether to try again at once; if not, when."""
-        if self._must_wait():
+        if self._held.must_wait():
             self._next_try = NEVER  # until something here has ended
         elif self._claimer.cut_short:
             self._next_try = now
@@ -455,10 +449,6 @@ class Worker:
         else:
             self._idle()
         return False
-
-    def _must_wait(self) -> bool:
-        """Whether nothing more may start before what is kept here: enough smaller ones have."""
-        return bool(self._kept) and self._overtaken >= len(self._slots) and bool(self._slots.busy())
 
     def _may_claim(self, now: float) -> bool:
         if self._options.max_tasks is not None and self._started >= self._options.max_tasks:
@@ -480,84 +470,12 @@ class Worker:
         if self._paused and not was:  # who started it, and sees nothing happen, is to know why
             self._report("the queue is paused: this worker waits for `fsqdo resume`")
 
-    def _take(self) -> Ready | None:
-        """The next task to start: one this worker holds already, or a fresh claim; None when nothing is pending."""
-        for kept in self._kept:
-            options = kept.definition.options
-            if self._fit.fits_now(options) or self._fit.never(options):
-                self._kept.remove(kept)
-                self._overtaken = 0
-                return kept
-        if self._must_wait():
-            return None
-        if self._ahead:
-            return self._ahead.pop(0)
-        return self._claim()
-
-    def _claim(self) -> Ready | None:
-        """Claim the next task whose content can be read; None when nothing is pending."""
-        while True:
-            claim = self._claimer.claim()
-            if claim is None:
-                return None
-            ready = self._read(claim)
-            if ready is not None:
-                return ready
-
-    def _read(self, claim: Claim) -> Ready | None:
-        """Read what was claimed; None when its content is bad: then it has failed, and that is recorded."""
-        if claim.definition is not None:
-            return Ready(claim, claim.definition)
-        try:
-            path = f"{self._member.directory}/{claim.file}"
-            return Ready(claim, claimed_definition(self._store, path, claim.name, claim.content))
-        except TaskError as error:
-            attempt = begin()
-            attempt.reason = str(error)
-            attempt.detail = "content of its file:\n" + claim.content[:2000].decode(errors="replace")
-            self._record(claim, None, NO_OPTIONS, attempt, "failed")
-            return None
-
     def _claim_ahead(self) -> None:
-        """Where tasks are short, claim the next ones while these run, so that no slot waits for the file system.
-
-        Never the last ones of a bundle, which others may look for; and what is not begun soon is put back (`_obey`).
-        """
-        if self._typical_s > _SHORT_S or self._paused or self._draining or self._failures.careful:
+        """Where tasks are short, claim the next ones while these run."""
+        if not self._held.short or self._paused or self._draining or self._failures.careful:
             return
-        most = min(len(self._slots), _AHEAD_MOST)
-        if self._options.max_tasks is not None:
-            most = min(most, self._options.max_tasks - self._started)
-        while len(self._ahead) < most and self._claimer.plenty:
-            try:
-                ready = self._claim()
-            except StorageError as error:
-                self._trouble(error)
-                return
-            if ready is None:
-                return
-            self._ahead.append(self._prepared(ready))
-            self._ahead_until = time.monotonic() + _AHEAD_S
-
-    def _prepared(self, ready: Ready) -> Ready:
-        with suppress(SpawnError, TaskError):  # said when it is started
-            return self._launcher.prepare(ready.claim, ready.definition, self._member.name)
-        return ready
-
-    def _give_back_ahead(self) -> None:
-        """Put what was claimed ahead, and is not needed after all, back for others."""
-        self._typical_s = 1.0  # tasks are not short any more, until some were again
-        while self._ahead:
-            claim, definition, _ = self._ahead[-1]
-            self._return(claim, definition.options)
-            self._ahead.pop()
-
-    def _give_back_kept(self) -> None:
-        """Put what waited here for cores back: nothing is started any more."""
-        while self._kept:
-            claim, definition, _ = self._kept[-1]
-            self._return(claim, definition.options)
-            self._kept.pop()
+        most = len(self._slots) if self._options.max_tasks is None else self._options.max_tasks - self._started
+        self._guarded(partial(self._held.claim_ahead, most))
 
     def _accept(self, slot: Slot, ready: Ready) -> None:
         """Start a task; keep it when it has to wait for what others have here; put it back when it does not fit."""
@@ -570,9 +488,9 @@ class Worker:
             return
         slot.share = self._resources.take(options)
         if slot.share is None:
-            self._kept.append(ready)
+            self._held.kept.append(ready)
             return
-        self._overtaken += bool(self._kept)
+        self._held.began()
         slot.claim, slot.definition, slot.options = claim, definition, options
         slot.attempt = attempt = begin(slot.index)
         self._started += 1
@@ -590,12 +508,7 @@ class Worker:
         self._claimer.unfit.add(task_id)
         self._fit.why = self._fit.why or f"task {task_id}: {why}"
         self._report(f"task {task_id} is left to other workers: {why}")
-        self._return(ready.claim, ready.definition.options)
-
-    def _return(self, claim: Claim, options: Options) -> None:
-        """Move a task that was not begun back to pending, under a fresh name."""
-        fresh = moved_by_hand(claim.name)
-        self._store.move(f"{self._member.directory}/{claim.file}", f"{pending_place(fresh, options)}/{fresh.file}")
+        self._held.put_back(ready.claim, ready.definition)
 
     def _idle(self) -> None:
         """Nothing to claim: do the pass; then wait, or end."""
@@ -655,7 +568,7 @@ class Worker:
         """Keep a task that could not be begun, without any of the resources; forgotten, the queue might seem drained."""
         slot.clear()
         self._started -= 1
-        self._kept.append(Ready(ready.claim, ready.definition))
+        self._held.kept.append(Ready(ready.claim, ready.definition))
 
     def _call(self, slot: Slot, ready: Ready, attempt: Attempt, function: Callable[[Any], Any]) -> None:
         """Run a function of this process, to its end; its `success_check`, if there is one, goes on in the slot."""
@@ -694,7 +607,7 @@ class Worker:
             ended = slot.poll()
             if ended is None or slot.claim is None:
                 continue
-            self._typical_s += (ended[0].elapsed_s - self._typical_s) / 4
+            self._held.ended(ended[0].elapsed_s)
             if ended[1] == "succeeded":
                 self._fit.durations.note(ended[0].elapsed_s)
             found.append((slot.claim, slot.definition, slot.options, *ended))
@@ -709,6 +622,9 @@ class Worker:
         slot.clear()
         if claim is not None:
             self._record(claim, definition, options, attempt, kind)
+
+    def _record_unreadable(self, claim: Claim, attempt: Attempt) -> None:
+        self._record(claim, None, NO_OPTIONS, attempt, "failed")
 
     def _record(self, claim: Claim, definition: Definition | None, options: Options, attempt: Attempt, kind: str) -> None:
         """Write the outcome to the journal and move the task."""

@@ -71,6 +71,7 @@ ORDER = [
     "checks",
     "recorder",
     "slots",
+    "held",
     "inline",
     "worker",
     "walltime",
