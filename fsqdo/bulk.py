@@ -20,7 +20,7 @@ from fsqdo.holder import Holder, fresh_path
 from fsqdo.ids import MAX_ID, SHARD_SIZE, IdSet, bits_of, ids_in, shard_of
 from fsqdo.journal import story_path
 from fsqdo.names import PackName, TaskName, shard_name
-from fsqdo.packs import definition_of, definitions
+from fsqdo.packs import definition_of, definitions, roll_forward
 from fsqdo.rows import Outcomes, Task
 from fsqdo.store import Entry, Store, fs
 from fsqdo.task import Definition, State
@@ -30,6 +30,7 @@ from fsqdo.unpacking import loosened
 OPEN_STATES = (State.WAITING, State.PENDING)
 _PACKED_STATES = (*OPEN_STATES, State.KILLED)
 _OPENING_LOOKS = 30
+_RESET_LOOKS = 3
 _OPENING_PAUSE_S = 0.1
 
 
@@ -341,6 +342,10 @@ class Bulk:
         requirements.look_again(self._store, self._opened_under)
         self._opened_under.clear()
 
+    def _publish_rest(self) -> None:
+        """Bring what loaders left in the middle to its place first: these are tasks as others, and may be meant."""
+        requirements.look_again(self._store, roll_forward(self._store))
+
     def _chosen(
         self, selector: Selector, states: Iterable[State], dry_run: bool, whole: Callable[[PackName], bool] = _never
     ) -> Iterator[tuple[Entry, int]]:
@@ -371,6 +376,8 @@ class Bulk:
             if wrong:
                 raise InputError(f"{wrong[0]} tasks cannot be reset", "only " + ", ".join(states) + " ones can")
         refuse_unknown_ids(self._store, selector.ids)
+        if not dry_run:
+            self._publish_rest()
         selection = Selection(self._store, selector, states)
         meant, markers = selection.chosen()
         if dry_run:
@@ -378,26 +385,47 @@ class Bulk:
         targets: set[int] = set()
         self._moved = 0
         try:
-            done = self._reset_all(selection.of_markers(markers, self._open), meant, targets)
+            # Last the packs that require what is set back, too: a pass must not find that succeeded still, and them waiting.
+            first: list[Entry] = []
+            last: list[Entry] = []
+            for entry in markers:
+                (last if self._requires(entry, meant) else first).append(entry)
+            done = self._reset_all(selection.of_markers(first, self._open), meant, targets)
+            for entry in last:
+                _mark(done, entry)
             for shard, bits in sorted(meant.items()):
                 # RACE: what was set back with its marker may have run again since, and is not to be met a second time.
                 bits &= ~done.get(shard, 0)
-                if not bits:
-                    continue
-                # A thousand at a time, so that a million cost no memory; the look at their shard is a new one.
-                ids = IdSet.of(ids_in(shard, bits))
-                part = Selection(self._store, Selector(ids=ids, states=selector.states), states)
-                found = list(part.entries(self._open))
-                self._left += part.left
-                if packed := IdSet.of(part.packed()):
-                    found += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed)]
-                self._reset_all(found, meant, targets)
+                if bits:
+                    self._reset_shard(selector, states, shard, bits, meant, targets)
+            self._reset_all(selection.of_markers(last, self._open), meant, targets)
             requirements.look_again(self._store, targets)
         except (StorageError, TaskError) as error:
             _say_how_many(error, self._moved)
             raise
         self._say_what_is_left(selector, self._moved)
         return self._moved
+
+    def _reset_shard(
+        self, selector: Selector, states: tuple[State, ...], shard: int, bits: int, meant: dict[int, int], targets: set[int]
+    ) -> None:
+        """Move these of one shard: a thousand at a time, so that a million cost no memory; the look at them is a new one."""
+        for _ in range(_RESET_LOOKS):
+            part = Selection(self._store, Selector(ids=IdSet.of(ids_in(shard, bits)), states=selector.states), states)
+            found = list(part.entries(self._open))
+            self._left += part.left
+            if packed := IdSet.of(part.packed()):
+                found += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed)]
+            moved = self._reset_all(found, meant, targets).get(shard, 0)
+            bits &= ~moved
+            if moved.bit_count() >= len(found):
+                return  # else, RACE: the shard was sealed between its listing and the moves
+
+    def _requires(self, entry: Entry, meant: dict[int, int]) -> bool:
+        """Whether the tasks of a marker require one of a shard of which some are meant, too."""
+        options = self._options(entry)
+        wanted = options.requires | options.after
+        return bool(wanted) and any(wanted.meets(shard * SHARD_SIZE, (shard + 1) * SHARD_SIZE - 1) for shard in meant)
 
     def _reset_all(self, found: Iterable[tuple[Entry, int]], rerun: dict[int, int], targets: set[int]) -> dict[int, int]:
         """Move these; the ids that moved, by shard as bits of one number."""
@@ -408,9 +436,7 @@ class Bulk:
             if not self._reset_one(entry, finals, rerun, targets):
                 continue
             self._moved += count
-            first, last = entry.name.first_last
-            for shard in range(shard_of(first), shard_of(last) + 1):
-                done[shard] = done.get(shard, 0) | bits_of(shard, first, last)
+            _mark(done, entry)
         for directory in {entry.directory for entry, _ in in_order if entry.state is State.KILLED}:
             self._store.remove_directory(directory)
         return done
@@ -444,15 +470,21 @@ class Bulk:
         that) obeys. Looked at again for `wait_s` seconds: a task may have gone back to pending meanwhile.
         """
         if selector.everything:
-            raise InputError("kill wants to know which tasks", "give ids, or e.g. state Pending")
+            raise InputError("kill wants to know which tasks", "give ids, or all pending ones: --state Pending")
+        if not dry_run:
+            self._publish_rest()
         killed = self._kill_open(selector, dry_run)
         told: set[int] = set()
         end = time.monotonic() + wait_s
         while True:
             running = [(entry, n) for entry, n in self._chosen(selector, (State.RUNNING,), True)]
-            for entry, _ in running:
-                if dry_run or self._store.write(f"{entry.directory}/{entry.name}.kill", b""):
-                    told.add(entry.name.first)
+            try:
+                for entry, _ in running:
+                    if dry_run or self._store.write(f"{entry.directory}/{entry.name}.kill", b""):
+                        told.add(entry.name.first)
+            except StorageError as error:
+                _say_how_many(error, killed + len(told))
+                raise
             if dry_run or not running or time.monotonic() >= end:
                 self._say_what_is_left(selector, killed + len(told))
                 return killed + len(told)
@@ -495,6 +527,8 @@ class Bulk:
         One rename each: pending ones to the directory of the priority, all to a fresh name that says it.
         """
         changed = 0
+        if not dry_run:
+            self._publish_rest()
         try:
             for entry, count in self._chosen(selector, OPEN_STATES, dry_run, whole=_always):
                 if dry_run:
@@ -514,6 +548,13 @@ class Bulk:
             raise
         self._say_what_is_left(selector, changed)
         return changed
+
+
+def _mark(found: dict[int, int], entry: Entry) -> None:
+    """Add the ids of a name to those by shard, as bits of one number."""
+    first, last = entry.name.first_last
+    for shard in range(shard_of(first), shard_of(last) + 1):
+        found[shard] = found.get(shard, 0) | bits_of(shard, first, last)
 
 
 def _say_how_many(error: StorageError | TaskError, moved: int) -> None:

@@ -22,10 +22,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
 
-from fsqdo.errors import FencedError, TaskError
+from fsqdo.errors import FencedError, StorageError, TaskError
 from fsqdo.ids import shard_of
 from fsqdo.names import PLAIN, PackName, TaskName, moved_by_hand, parse_marker, parse_task
 from fsqdo.packs import lines_of, open_pack
@@ -234,12 +235,21 @@ class Claimer:
             name = moved_by_hand(name)
         own = file if len(file) == PLAIN else name.file
         if not self._store.move(f"{self._directory}/{file}", f"{self._own}/{own}", make=False):
-            if self._store.ls(self._own) is None:
+            if self._store.ls(self._own) is None and self._store.ls(self._own) is None:  # asked twice, as `Member.listing`
                 raise FencedError(f"{self._store.path(self._own)} is gone: this worker was declared dead")
             return None
         if content is None:
-            content = self._store.read(f"{self._own}/{own}") or b""
+            content = self._read_own(own, name)
         return Claim(name, own, content, definition)
+
+    def _read_own(self, own: str, name: TaskName) -> bytes:
+        """Read what was claimed; where that cannot be read just now it goes back, lest nobody knows that it is held."""
+        try:
+            return self._store.read(f"{self._own}/{own}") or b""
+        except StorageError:
+            with suppress(StorageError):
+                self._store.move(f"{self._own}/{own}", f"{self._directory}/{moved_by_hand(name).file}")
+            raise
 
     @property
     def _herd(self) -> bool:

@@ -6,7 +6,7 @@ What is said can already be false: workers come and go, and tasks end while this
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,10 +15,10 @@ from fsqdo.durations import Durations, expected_s
 from fsqdo.finals import Finals, Missing
 from fsqdo.liveness import Observer
 from fsqdo.names import DRAIN, PackName, is_worker_name
-from fsqdo.requirements import blocked
+from fsqdo.requirements import blocked_by
 from fsqdo.resources import lacking, wants
 from fsqdo.rows import Task
-from fsqdo.store import Entry, Store
+from fsqdo.store import Store
 from fsqdo.task import State
 from fsqdo.taskoptions import Options
 
@@ -76,13 +76,12 @@ def _waiting(store: Store, task: Task) -> list[str]:
     lost = None if finish else finals.lost(options.requires, _NAMED)
     if lost and lost.number:
         why.append(f"blocked: {_first(lost)} failed or was killed; `fsqdo retry` or `rerun` those to go on")
-    elif missing.number and any(map(finals.any, (State.FAILED, State.KILLED))) and _among(blocked(store), task.id):
-        why.append("blocked: what it requires waits itself for a task that failed or was killed; explain that one")
+    elif missing.number and any(map(finals.any, (State.FAILED, State.KILLED))):
+        roots = (root for entry, root in blocked_by(store) if entry.name.first <= task.id <= entry.name.last)
+        root = next(roots, None)
+        if root is not None:
+            why.append(f"blocked: what it requires waits in the end for {root}, which failed or was killed; `fsqdo retry` it")
     return why or ["what it waited for has ended: the next pass of a worker moves it, or `fsqdo promote`"]
-
-
-def _among(entries: Iterable[Entry], task_id: int) -> bool:
-    return any(entry.name.first <= task_id <= entry.name.last for entry in entries)
 
 
 def _first(ids: Missing) -> str:

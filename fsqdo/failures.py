@@ -71,6 +71,11 @@ class Failures:
             if self._store.settings.max_fails is not None:
                 self._uncounted = self.due = True
 
+    def saw_late(self) -> None:
+        """Outcomes that were kept have been recorded: what was counted before was without them."""
+        if self._store.settings.max_fails is not None:
+            self._uncounted = self.due = True
+
     def act(self, worker: str, last: bool = False) -> bool:
         """Do what is due; whether the queue is paused now, by this or by another worker that saw too many failures.
 

@@ -15,10 +15,12 @@ from fsqdo.packs import claimed_definition
 from fsqdo.policy import Attempt, begin
 from fsqdo.requirements import pending_place
 from fsqdo.runner import SpawnError
-from fsqdo.slots import NEVER, Launcher, Ready, Slots
+from fsqdo.slots import NEVER, NO_OPTIONS, Launcher, Ready, Slots
 from fsqdo.store import Store
 from fsqdo.task import Definition
+from fsqdo.taskoptions import Options
 
+KILLED = "killed by its user"
 _SHORT_S = 0.05
 _AHEAD_S = 0.5
 _AHEAD_MOST = 4
@@ -31,8 +33,8 @@ class Held:
     ----------
     fit, launcher
         The worker's, who can say what fits it, and what a task needs before it starts.
-    failed
-        Told of a claim whose content is bad: the attempt, whose reason says why.
+    record
+        Told how what was not begun has ended, as `Worker._record` is: its content was bad, or its user killed it.
     slots
         The worker's.
 
@@ -57,7 +59,7 @@ class Held:
         claimer: Claimer,
         fit: Fit,
         launcher: Launcher,
-        failed: Callable[[Claim, Attempt], None],
+        record: Callable[[Claim, Definition | None, Options, Attempt, str], None],
         slots: Slots,
     ) -> None:
         self._store = store
@@ -65,7 +67,7 @@ class Held:
         self._claimer = claimer
         self._fit = fit
         self._launcher = launcher
-        self._failed = failed
+        self._record = record
         self._slots = slots
         self._overtaken = 0
         self._typical_s = 1.0  # of tasks, in the mean of the last few
@@ -102,7 +104,10 @@ class Held:
         FencedError, StorageError
             As of `Claimer.claim`.
         """
-        for kept in self.kept:
+        for kept in list(self.kept):
+            if self._is_to_be_killed(kept.claim):
+                self.kill(kept.claim.key)
+                continue
             options = kept.definition.options
             if self._fit.fits_now(options) or self._fit.never(options):
                 self.kept.remove(kept)
@@ -114,6 +119,7 @@ class Held:
 
     def _claim(self) -> Ready | None:
         """Claim the next task whose content can be read; None when nothing is pending."""
+        self._member.journal.flush()  # whoever recovers after a kill in a long wait for the file system must know what runs
         while True:
             claim = self._claimer.claim()
             if claim is None:
@@ -133,7 +139,7 @@ class Held:
             attempt = begin()
             attempt.reason = str(error)
             attempt.detail = "content of its file:\n" + claim.content[:2000].decode(errors="replace")
-            self._failed(claim, attempt)
+            self._record(claim, None, NO_OPTIONS, attempt, "failed")
             return None
 
     def claim_ahead(self, most: int) -> None:
@@ -165,8 +171,29 @@ class Held:
             self.put_back(held[-1].claim, held[-1].definition)
             held.pop()
 
+    def kill(self, key: str) -> bool:
+        """Take out a task of this name, if it is here, since its user wants it killed."""
+        for held in (self.kept, self.ahead):
+            for ready in held:
+                if ready.claim.key == key:
+                    held.remove(ready)
+                    self._killed(ready.claim, ready.definition)
+                    return True
+        return False
+
+    def _is_to_be_killed(self, claim: Claim) -> bool:
+        return not self._store.gone(f"{self._member.directory}/{claim.key}.kill")
+
+    def _killed(self, claim: Claim, definition: Definition) -> None:
+        attempt = begin()
+        attempt.reason = KILLED
+        self._record(claim, definition, definition.options, attempt, "killed")
+
     def put_back(self, claim: Claim, definition: Definition) -> None:
-        """Move a task that was not begun back to pending, under a fresh name."""
+        """Move a task that was not begun back to pending, under a fresh name; one that its user wants killed is."""
+        if self._is_to_be_killed(claim):
+            self._killed(claim, definition)
+            return
         fresh = moved_by_hand(claim.name)
         place = pending_place(fresh, definition.options)
         self._store.move(f"{self._member.directory}/{claim.file}", f"{place}/{fresh.file}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import time
 
 from fsqdo import requirements
@@ -11,7 +12,7 @@ from fsqdo.errors import FencedError, InputError, TaskError
 from fsqdo.failures import pause_after_too_many
 from fsqdo.member import Member
 from fsqdo.names import PackName, ShardEntry, moved_by_hand
-from fsqdo.packs import definition_of, open_pack
+from fsqdo.packs import claimed_definition, definition_of, open_pack
 from fsqdo.policy import Attempt, begin, decide
 from fsqdo.recovery import complete
 from fsqdo.rows import Outcomes, Task
@@ -30,8 +31,17 @@ class Holder:
         self._member: Member | None = None
         self._claimer: Claimer | None = None
         self._attempts: dict[str, Attempt] = {}
+        self._pid = os.getpid()
+
+    def _part_from_parent(self) -> None:
+        """In a child of fork what the parent holds, and its journal, stay the parent's: here it starts anew."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._member = self._claimer = None
+            self._attempts = {}
 
     def _join(self) -> Member:
+        self._part_from_parent()
         if self._member is None:
             self._member = Member(self._store, slots=1)
             self._claimer = Claimer(self._store, self._member.name)
@@ -41,6 +51,7 @@ class Holder:
     def close(self) -> None:
         """Give back what is held, and stop being a worker."""
         atexit.unregister(self.close)
+        self._part_from_parent()
         member, self._member = self._member, None
         if member is not None:
             member.leave()
@@ -84,7 +95,9 @@ class Holder:
         entry = Entry(State.RUNNING, member.directory, claim.file, claim.name)
         self._attempts[str(claim.name)] = begin()
         try:
-            return Task(entry, definition_of(self._store, entry), Outcomes(self._store), self)
+            path = f"{member.directory}/{claim.file}"
+            definition = claimed_definition(self._store, path, claim.name, claim.content)
+            return Task(entry, definition, Outcomes(self._store), self)
         except TaskError as error:
             attempt = self._attempts.pop(str(claim.name))
             attempt.reason = str(error)
@@ -96,6 +109,7 @@ class Holder:
         """End a task that was taken here."""
         if state in (State.WAITING, State.RUNNING):
             raise InputError(f"a task that was taken cannot be set to {state}", "set it Succeeded, Failed, Killed or Pending")
+        self._part_from_parent()
         name = task.entry.name
         attempt = self._attempts.get(str(name))
         if attempt is None:

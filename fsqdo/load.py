@@ -67,6 +67,7 @@ def add_one(store: Store, task: object, options: Options) -> int:
     task_id = store.take_ids(1)
     name = TaskName(task_id)
     staged = f"tmp/{store.token}.{name.file}"
+    directory, told = "", f"task {task_id} is in the queue all the same: do not add it again"
     definition = Definition(task_id, task, options)
     try:
         store.write(staged, definition.to_json().encode(), sync=True, make=True)
@@ -75,10 +76,13 @@ def add_one(store: Store, task: object, options: Options) -> int:
         else:
             directory, hold = pending_dir(options.priority, task_id), None
         store.move(staged, f"{directory}/{name.file}", private=True)
-    except StorageError:
+    except StorageError as error:
+        with suppress(StorageError):
+            if error.operation == "fsync" and not store.gone(f"{directory}/{name.file}"):
+                error.hint = told  # it came after the rename (`durability: paranoid`)
         _remove_quietly(store.unlink, staged)
         raise
-    with _added(f"task {task_id} is in the queue all the same: do not add it again"):
+    with _added(told):
         # Gone means that the task has moved on already and somebody removed the empty directory.
         store.sync_directory(directory, may_be_gone=True)
         if hold is not None:
@@ -176,8 +180,11 @@ def load(
     except (Exception, KeyboardInterrupt) as error:
         with suppress(StorageError):  # a full file system may say so once more
             spool.close()
-            if load_directory and isinstance(error, KeyboardInterrupt) and store.ls(load_directory) is not None:
-                error.args = (told,)  # it came with the rename that commits
+            if load_directory and store.ls(load_directory) is not None:  # it came with the rename that commits, or after it
+                if isinstance(error, KeyboardInterrupt):
+                    error.args = (told,)
+                elif isinstance(error, StorageError):
+                    error.hint = told
         _remove_quietly(store.remove_tree, staging)
         raise
     with _added(told):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+from fsqdo.names import is_worker_name, own_host
+from fsqdo.store import Store
+
 # Those which one host alone mounts: what it renames, no other host can remember under its old name.
 LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay", "bcachefs", "apfs"})
 _TABLE = "/proc/self/mountinfo"
@@ -36,8 +39,15 @@ def type_of(path: str, table: str = _TABLE) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Whether only this host can see the path: an unknown file system counts as one of a network."""
+    """Whether only this host mounts what holds the path: an unknown file system counts as one of a network."""
     return type_of(path) in LOCAL
+
+
+def is_ours_alone(store: Store) -> bool:
+    """Whether no other host can know a queue's names: a local disk may be exported, and then has had workers of others."""
+    own = f"{own_host()}-"
+    workers = [*store.names("running"), *store.names("recovering"), *store.names("outcomes")]
+    return is_local(store.directory) and all(name.startswith(own) for name in workers if is_worker_name(name.partition(".")[0]))
 
 
 def _unescaped(point: str) -> str:

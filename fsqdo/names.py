@@ -482,8 +482,13 @@ def new_token() -> str:
 
 def new_worker_name() -> str:
     """Name of a new worker: `host-pid-random`, never used before (in containers a thousand may have one host and pid)."""
+    return f"{own_host()}-{os.getpid()}-{os.urandom(5).hex()}"
+
+
+def own_host() -> str:
+    """This host, as it stands in the names of its workers."""
     host = re.sub(r"[^A-Za-z0-9_]+", "-", os.uname().nodename.split(".")[0]).strip("-") or "host"
-    return f"{host[:40]}-{os.getpid()}-{os.urandom(5).hex()}"
+    return host[:40]
 
 
 def is_worker_name(name: str) -> bool:

@@ -21,7 +21,7 @@ from fsqdo import journal
 from fsqdo.errors import TaskError
 from fsqdo.finals import Finals
 from fsqdo.ids import SHARD_SIZE
-from fsqdo.mounts import is_local
+from fsqdo.mounts import is_ours_alone
 from fsqdo.names import ShardEntry, TaskName, all_file, is_all_file, name_in_line, new_token, parse_shard, parse_task, size_of
 from fsqdo.packs import definition_from
 from fsqdo.store import Store
@@ -50,7 +50,7 @@ class Packer:
     ----------
     settle_s
         How long a sealed shard rests before it is listed: longer than clients remember names. None: not at all where only
-        this host can mount the file system, else two minutes.
+        this host has used the queue, on a local file system, else two minutes.
     """
 
     def __init__(self, store: Store, settle_s: float | None = None) -> None:
@@ -63,7 +63,7 @@ class Packer:
     def settle_s(self) -> float:
         """How long a sealed shard rests."""
         if self._settle_s is None:
-            self._settle_s = 0.0 if is_local(self._store.directory) else SETTLE_S
+            self._settle_s = 0.0 if is_ours_alone(self._store) else SETTLE_S
         return self._settle_s
 
     def run(self, most: int = BATCH, seal: bool = True) -> int:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 
 from fsqdo.errors import FencedError, StorageError, TaskError
+from fsqdo.ids import IdSet
 from fsqdo.names import (
     OpeningName,
     PackName,
@@ -18,6 +19,7 @@ from fsqdo.names import (
     load_name,
     moved_by_hand,
     new_token,
+    parse_entry,
     parse_load,
     parse_marker,
     parse_opening,
@@ -180,8 +182,8 @@ def open_pack(
             return None
         lines = lines_of(store, own, marker)
         loose = marker.size if slice_ is None else min(slice_, marker.size)
-        for line in lines[:loose]:
-            file = _write_loose(store, own, marker, line)
+        for task_id, line in enumerate(lines[:loose], marker.first):
+            file = _write_loose(store, own, marker, task_id, line)
             if contents is not None and len(line) <= KEPT_BYTES:
                 contents[file] = line
         if loose < marker.size:
@@ -195,8 +197,10 @@ def open_pack(
     return bundle
 
 
-def _write_loose(store: Store, own: str, marker: PackName, line: bytes) -> str:
-    file = f"{marker.task(int(line[line.index(b':') + 1 : line.index(b',')]))}.json"
+def _write_loose(store: Store, own: str, marker: PackName, task_id: int, line: bytes) -> str:
+    if not line.startswith(b'{"id":%d,' % task_id) and Definition.if_sound(line, task_id) is None:
+        raise TaskError(f"{store.path('loads')} has a line for task {task_id} that cannot be read: {line[:60]!r}")
+    file = f"{marker.task(task_id)}.json"
     if not store.write(f"{own}/{file}", line + b"\n"):
         raise FencedError(f"{own} is gone")
     return file
@@ -286,11 +290,26 @@ def publish(store: Store, load: str, rolled_forward: bool = False) -> set[int]:
 def _publish_directory(store: Store, top: str, directory: str, rolled_forward: bool) -> None:
     for name in store.names(f"{top}/{directory}"):
         source = f"{top}/{directory}/{name}"
-        if rolled_forward and name.endswith((".pack", ".json")) and store.link_count(source) > 1:
+        parsed = parse_entry(name) if rolled_forward else None
+        if parsed is not None and store.link_count(source) > 1 and has_second_name(store, source, parsed):
             store.unlink(source)
         else:
             store.move(source, f"{directory}/{name}")
     store.remove_directory(f"{top}/{directory}")
+
+
+def has_second_name(store: Store, path: str, name: TaskName | PackName) -> bool:
+    """Whether a task or marker stands under another name in the queue, too (a client died in a rename, GlusterFS).
+
+    A second name elsewhere is none: a snapshot by hard links (`cp -al`).
+    """
+    inode = store.inode(path)
+    ids = IdSet([(name.first, name.last)])
+    return inode is not None and any(
+        entry.path != path and entry.packed is None and store.inode(entry.path) == inode
+        for state in State
+        for entry in store.entries(state, ids)
+    )
 
 
 def roll_forward(store: Store, known: set[str] | None = None) -> set[int]:
@@ -309,6 +328,8 @@ def roll_forward(store: Store, known: set[str] | None = None) -> set[int]:
             continue
         if "publish" in (store.ls(f"loads/{load}") or ()):
             targets |= publish(store, load, rolled_forward=True)
+            if "publish" in (store.ls(f"loads/{load}") or ("publish",)):
+                continue  # listings may leave names out
         known.add(load)
     return targets
 

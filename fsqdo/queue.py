@@ -273,7 +273,7 @@ class Queue:
             yield self.task(selector.ids.lowest)  # it moved meanwhile, or there is none: a gap in the ids
 
     def tasks(self, limit: int | None = None, **select: Any) -> list[Task]:
-        """The tasks, by state and then by id.
+        """The tasks, by state; within one as their directories are listed, roughly by id.
 
         Parameters
         ----------
@@ -300,9 +300,12 @@ class Queue:
             entry = self.store.find(selector.ids.lowest) if selector.ids else None
             for task in selection.at(entry) if entry else ():
                 return task
-        raise TaskNotFoundError(
-            f"queue {self.name} has no task {task_id}", "an add or a load was cut short, which leaves a gap in the ids"
-        )
+        why = "an add or a load was cut short, which leaves a gap in the ids"
+        if self.store.damaged:
+            why = f"{'; '.join(self.store.damaged.values())}: mend it with an editor"
+        elif self.store.loaded_file(task_id) is not None:
+            why = f"its load is not all in place yet: `fsqdo promote {self.name}`, and look again"
+        raise TaskNotFoundError(f"queue {self.name} has no task {task_id}", why)
 
     def show(self, task_id: int) -> dict[str, Any]:
         """Everything known of a task: its row, where it is, what it waits for, its attempts, its story."""
@@ -401,7 +404,7 @@ class Queue:
     def retry(self, dry_run: bool = False, **select: Any) -> int:
         """Move failed tasks (or, when asked for, killed ones) back to pending with a fresh budget of attempts; how many."""
         selector = self._selector(select)
-        states = (State.FAILED, State.KILLED) if selector.states or selector.ids else (State.FAILED,)
+        states = (State.FAILED, State.KILLED) if selector.states else (State.FAILED,)
         return int(self._bulk().reset(selector, states, dry_run))
 
     def rerun(self, dry_run: bool = False, **select: Any) -> int:
@@ -516,7 +519,13 @@ class Queue:
     # ------------------------------------------------------------ the queue as a whole
     def pause(self, reason: str = "") -> None:
         """No more claims, by anybody, within about a second; what runs goes on. The reason is what `status` then shows."""
-        self.store.pause(" ".join(reason.split()))
+        reason = " ".join(reason.split())
+        try:
+            self.store.pause(reason)
+        except StorageError as error:
+            # A full disk takes an empty file longer than a text, and the queue is to be paused above all.
+            if not (error.full and reason and self.store.pause()):
+                raise
 
     def resume(self) -> None:
         """Claims again; what has failed so far does not count towards `max_fails` any more."""

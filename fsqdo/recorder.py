@@ -193,6 +193,8 @@ class Recorder:
         while self._unsaved:
             self._save(self._unsaved[0])
             self._unsaved.pop(0)
+        if self._failures is not None:
+            self._failures.saw_late()
         self._report("the outcomes are recorded now")
 
     def _save(self, unsaved: _Unsaved) -> None:

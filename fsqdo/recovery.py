@@ -10,7 +10,7 @@ import errno
 from typing import NamedTuple
 
 from fsqdo import leftovers, requirements, unpacking
-from fsqdo.errors import StorageError, TaskError
+from fsqdo.errors import FormatError, FsqdoError, StorageError, TaskError
 from fsqdo.journal import failed_path, lookup, write_story
 from fsqdo.liveness import Observer
 from fsqdo.names import (
@@ -27,7 +27,7 @@ from fsqdo.names import (
     shard_name,
 )
 from fsqdo.outcome import Outcome
-from fsqdo.packs import definition_from, drop
+from fsqdo.packs import definition_from, drop, has_second_name
 from fsqdo.store import Store, fs
 from fsqdo.task import Definition
 from fsqdo.taskoptions import Options
@@ -56,17 +56,32 @@ def recover(store: Store, force: bool = False, dry_run: bool = False, observer: 
         Only say what would be done; `tasks` is then what the worker holds.
     """
     observer = observer or Observer(store)
-    done = [_emptied(store, worker, "it was declared dead before", dry_run) for worker in _workers(store, "recovering")]
-    for worker in _workers(store, "running"):
-        verdict = observer.judge(worker)
-        if verdict.alive is False:
-            if verdict.here and not dry_run:
-                leftovers.end(store, worker)
-            done.append(_emptied(store, worker, verdict.reason, dry_run))
-        elif force:
-            done.append(_emptied(store, worker, f"forced, although {verdict.reason}", dry_run))
+    done: list[Recovery] = []
+    errors: list[FsqdoError] = []
+    for top in ("recovering", "running"):
+        for worker in _workers(store, top):
+            try:
+                reason = (
+                    "it was declared dead before" if top == "recovering" else _why_dead(store, observer, worker, force, dry_run)
+                )
+                if reason and not store.is_file(f"{top}/{worker}"):  # somebody's mv
+                    done.append(_emptied(store, worker, reason, dry_run))
+            except (StorageError, FormatError) as error:  # of one worker keeps nobody from the others
+                errors.append(error)
     observer.save()
+    if errors:
+        raise errors[0]
     return done
+
+
+def _why_dead(store: Store, observer: Observer, worker: str, force: bool, dry_run: bool) -> str:
+    """Why what a worker holds is to be taken from it; "" when it is not."""
+    verdict = observer.judge(worker)
+    if verdict.alive is not False:
+        return f"forced, although {verdict.reason}" if force else ""
+    if verdict.here and not dry_run:
+        leftovers.end(store, worker)
+    return verdict.reason
 
 
 def _workers(store: Store, top: str) -> list[str]:
@@ -140,7 +155,7 @@ def _settle(store: Store, src: str, name: TaskName, outcome: Outcome | None, wor
         complete(store, src, outcome)
         if not _still_there(store, src):
             return False
-    if store.link_count(src) > 1 and _was_second_name(store, src, name):
+    if store.link_count(src) > 1 and has_second_name(store, src, name) and _was_second_name(store, src, name):
         return False
     if outcome is not None and not kill:
         complete(store, src, outcome)
@@ -222,7 +237,8 @@ def give_back(store: Store, src: str, name: TaskName, worker: str, crashed: bool
     options = definition.options if definition else Options()
     fresh = interrupted_once_more(name)
     if crashed and fresh.i > store.settings.max_interruptions:
-        reason = f"its worker died {fresh.i} times while it ran (max_interruptions is {store.settings.max_interruptions})"
+        times = f"this was interruption {fresh.i} (max_interruptions is {store.settings.max_interruptions})"
+        reason = f"its worker died while it ran, and {times}"
         to = failed_path(failed_once_more(name), worker)
         complete(store, src, Outcome(str(name), "failed", to, ended_at=utc_now(), reason=reason, worker=worker), definition)
         return False

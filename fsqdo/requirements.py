@@ -168,6 +168,8 @@ def _leaving(store: Store, entry: Entry, task_id: int, succeeded: bool) -> _Leav
     except TaskError:
         if not content and store.read(entry.path) is None:
             return None  # RACE: as above
+        if store.loaded_file(entry.name.first) is not None:
+            return None  # what its load says cannot be read just now: it stays, and the next pass tries again
         options = Options()  # unreadable and in no load: let it be claimed, which files it under failed/ with its story
     if not succeeded and task_id in options.requires and store.settings.requires != "finish":
         return None
@@ -239,6 +241,8 @@ def release_delayed(store: Store) -> int:
             try:
                 options = definition_of(store, entry).options
             except TaskError:
+                if store.loaded_file(name.first) is not None:
+                    continue  # its load cannot be read just now
                 options = Options()
             moved += store.move(entry.path, f"{pending_place(name, options)}/{name.file}")
         store.remove_directory(directory)
@@ -246,7 +250,12 @@ def release_delayed(store: Store) -> int:
 
 
 def blocked(store: Store) -> Iterator[Entry]:
-    """Yield the waiting names that wait for a task that failed or was killed, or for one that is blocked itself.
+    """Yield the waiting names that wait for a task that failed or was killed, or for one that is blocked itself."""
+    return (entry for entry, _ in blocked_by(store))
+
+
+def blocked_by(store: Store) -> Iterator[tuple[Entry, int]]:
+    """The same, each with the id of the task that failed or was killed.
 
     Notes
     -----
@@ -256,12 +265,13 @@ def blocked(store: Store) -> Iterator[Entry]:
     if store.settings.requires == "finish" or not any(map(finals.any, (State.FAILED, State.KILLED))):
         return
     under = {requirement for requirement, _ in store.watched()}
-    stack = [r for r in under if finals.lost(IdSet.of(r), 1).number]
-    under.difference_update(stack)
+    stack = [(r, r) for r in under if finals.lost(IdSet.of(r), 1).number]
+    under.difference_update(r for r, _ in stack)
     while stack:
-        for entry in store.waiting_for(stack.pop()):
-            yield entry
+        requirement, root = stack.pop()
+        for entry in store.waiting_for(requirement):
+            yield entry, root
             tasks = range(entry.name.first, entry.name.last + 1)
             found = [r for r in (tasks if len(tasks) < len(under) else list(under)) if r in under and r in tasks]
             under.difference_update(found)
-            stack += found
+            stack += [(r, root) for r in found]

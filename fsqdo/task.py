@@ -210,13 +210,14 @@ def _bad_field(error: Exception) -> TaskError:
 
 # The tasks of a load differ in their ids and commands, and share the rest of the text: that is read and checked once.
 _HEAD = re.compile(r'\{"id":([1-9][0-9]{0,17}),"task":(?=\S)')
+_TWICE = re.compile(r'"(?:id|task)"\s*:|\\u')
 _shared: dict[str, tuple[Options, Mapping[str, Any]]] = {}
 _REMEMBERED = 1 << 14
 
 
 def _remember(rest: str, definition: Definition) -> None:
-    if len(rest) > _REMEMBERED or '"id":' in rest or '"task":' in rest:
-        return  # of a key that is there twice the last one counts
+    if len(rest) > _REMEMBERED or _TWICE.search(rest):
+        return  # of a key that is there twice, however it is written, the last one counts
     if len(_shared) >= 100:
         _shared.clear()
     _shared[rest] = definition.options, definition.extra

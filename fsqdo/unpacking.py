@@ -13,12 +13,13 @@ from collections.abc import Callable
 from fsqdo.errors import FencedError, StorageError, TaskError
 from fsqdo.ids import IdSet
 from fsqdo.names import ShardEntry, UnpackingName, all_file, is_all_file, parse_task, parse_unpacking
-from fsqdo.packing import Packer, held_by, new_round, unseal
+from fsqdo.packing import Packer, new_round, unseal
 from fsqdo.store import Entry, Store, fs
 from fsqdo.task import Definition, State
 
 _TOP = State.SUCCEEDED.directory
 OWN_FILE = all_file("taken")
+MEND = "mend it with an editor: loads/ has the tasks, outcomes/ how they ended"
 _LOOKS = 60
 _PAUSE_S = 5.0
 _SHORT_PAUSE_S = 0.1
@@ -75,7 +76,7 @@ def _write_loose(store: Store, own: str, packed: ShardEntry) -> None:
     written = set()
     synced: list[tuple[str, bytes]] = []
     for line in store.read_lines(f"{own}/{OWN_FILE}"):
-        task_id, file, content = _loose(store, own, line)
+        task_id, file, content = _loose(_home(store, packed), line)
         if task_id not in loaded:  # what a power cut tears nobody could mend
             synced.append((f"{own}/{file}", content))
         elif not store.write(f"{own}/{file}", content):
@@ -96,21 +97,26 @@ def _write_loose(store: Store, own: str, packed: ShardEntry) -> None:
     if OWN_FILE not in (store.ls(own) or ()):
         raise FencedError(f"{own} is gone")
     raise TaskError(
-        f"{store.path(own)}/{OWN_FILE} holds {len(written)} tasks, and its name said {packed.tasks}", "see it with an editor"
+        f"{_home(store, packed)} holds {len(written)} tasks, and its name says {packed.tasks}; nothing was unpacked", MEND
     )
 
 
-def _loose(store: Store, own: str, line: bytes) -> tuple[int, str, bytes]:
+def _home(store: Store, packed: ShardEntry) -> str:
+    """Where the packed file is again once the unpacking is undone, as a pattern: under another number."""
+    return f"{store.path(_TOP)}/{packed.shard:06d}.p*.n{packed.tasks}.jsonl"
+
+
+def _loose(home: str, line: bytes) -> tuple[int, str, bytes]:
     """Id, name and content of the file of a packed task."""
     try:
         raw = json.loads(line)
         file = f"{raw['name']}.json"
         definition = Definition.from_raw(raw["task"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise TaskError(f"{store.path(own)} has a line that cannot be read", "see it with an editor") from None
+        raise TaskError(f"{home} has a line that cannot be read: {line[:60]!r}; nothing was unpacked", MEND) from None
     name = parse_task(file)
     if name is None:
-        raise TaskError(f"{store.path(own)} has a line with a name that is no task's: {file!r}")
+        raise TaskError(f"{home} has a line with a name that is no task's: {file!r}; nothing was unpacked", MEND)
     return name.id, file, definition.to_json().encode()
 
 
@@ -165,8 +171,6 @@ def drop(store: Store, holder: str, name: str) -> None:
     for file in store.ls(directory) or ():
         if not is_all_file(file):
             store.unlink(f"{directory}/{file}")
-    held = held_by(store, f"{directory}/{OWN_FILE}")
-    if held is not None:
-        home = ShardEntry(unpacking.packed.shard, new_round(), None, len(held))
-        store.move(f"{directory}/{OWN_FILE}", f"{_TOP}/{home}")
+    # It keeps its number of tasks: lines that cannot be read are still missed, then.
+    store.move(f"{directory}/{OWN_FILE}", f"{_TOP}/{unpacking.packed._replace(round=new_round())}")
     store.remove_directory(directory)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from fsqdo import packs, requirements
-from fsqdo.errors import InputError, StorageError
+from fsqdo.errors import FormatError, InputError, StorageError
 from fsqdo.packing import BATCH, Packer
 from fsqdo.recovery import recover
 from fsqdo.store import Store
@@ -49,6 +50,7 @@ class Passes:
         self._workers = 1
         self._packer = Packer(store)
         self._lock_seen: tuple[int, float] | None = None
+        self._passed = store.changed_ns("locks")
         self.held_up = False
 
     def run(self, shards: int = BATCH) -> bool:
@@ -60,13 +62,32 @@ class Passes:
             targets = packs.roll_forward(self._store, self._complete_loads)
             moved = requirements.look_again(self._store, targets)
             moved += requirements.promote(self._store)
-            moved += sum(recovery.tasks for recovery in recover(self._store))
+            moved += self._recover()
             if self._store.settings.pack:
                 moved += self._pack(lambda: self._packer.run(shards))
             return moved > 0
         finally:
             if lock is not False:
-                lock.release()
+                with suppress(OSError):  # nothing rests on it
+                    lock.release()
+
+    def _recover(self) -> int:
+        """Recover; what cannot be read of one dead worker keeps nobody from the rest."""
+        try:
+            return sum(recovery.tasks for recovery in recover(self._store))
+        except FormatError as error:
+            self._report(str(error))
+            return 0
+
+    def due(self) -> bool:
+        """Whether nobody seems to have done the pass since this was asked last: each takes and leaves the lock.
+
+        Notes
+        -----
+        One lstat; times of the file server are compared with themselves alone. Where locks do not work it is always due.
+        """
+        before, self._passed = self._passed, self._store.changed_ns("locks")
+        return self._passed is None or self._passed == before
 
     def _pack(self, pack: Callable[[], int]) -> int:
         """Pack; no worker waits for room when this is all there is to do, and none claims less for it."""

@@ -21,7 +21,7 @@ from fsqdo.errors import FencedError, FsqdoError, StorageError, TaskError
 from fsqdo.failures import Failures, note
 from fsqdo.fit import Fit
 from fsqdo.health import unfit
-from fsqdo.held import Held
+from fsqdo.held import KILLED, Held
 from fsqdo.inline import Calls, call, raised
 from fsqdo.journal import lookup
 from fsqdo.limits import Limits
@@ -34,7 +34,7 @@ from fsqdo.recovery import complete, drain
 from fsqdo.rules import TIME_LIMIT
 from fsqdo.runner import BusyError, Ended, SpawnError
 from fsqdo.signals import Signals
-from fsqdo.slots import NEVER, NO_OPTIONS, Launcher, Ready, Slot, Slots, wait_fds
+from fsqdo.slots import NEVER, Launcher, Ready, Slot, Slots, wait_fds
 from fsqdo.store import Store
 from fsqdo.task import Definition
 from fsqdo.taskoptions import Options
@@ -137,9 +137,7 @@ class Worker:
         self._recorder = Recorder(
             self._store, self._member, self._summary, self._report, options.verbose, self._failures, self._claimer.offer
         )
-        self._held = Held(
-            self._store, self._member, self._claimer, self._fit, self._launcher, self._record_unreadable, self._slots
-        )
+        self._held = Held(self._store, self._member, self._claimer, self._fit, self._launcher, self._record, self._slots)
         self._calls = self._new_calls()
         now = time.monotonic()
         self._next_scan = self._next_poll = now + SCAN_S
@@ -147,7 +145,7 @@ class Worker:
         self._next_sync = now + SYNC_S
         self._next_pack = now + PACK_S
         self._next_pass = now + PASS_S * random.uniform(0.5, 1.5)
-        self._next_try = self._next_pause_look = self._idle_since = now
+        self._next_try = self._next_flush = self._next_pause_look = self._idle_since = now
         if not self._started:
             self._next_try = self._idle_since = now + random.uniform(0, self._options.stagger_s)
         self._paused = self._looked_twice = False
@@ -251,8 +249,8 @@ class Worker:
     def _wait(self) -> None:
         """Sleep until a child ends, a signal comes, or the next thing is due."""
         now = time.monotonic()
-        if now >= self._next_try:
-            self._guarded(self._member.journal.flush)
+        if now >= self._next_flush and not self._guarded(self._member.journal.flush):
+            self._next_flush = self._next_try
         busy = self._slots.busy()
         due = min(self._next_scan, self._next_pass, self._next_sync, self._slots.due)
         if self._recorder.unlooked:
@@ -316,8 +314,14 @@ class Worker:
             if left:
                 self._guarded(partial(self._passes.pack_left, left))
         if now >= self._next_pass:
-            self._guarded(partial(self._passes.run, _PACKED_ON_THE_WAY))
-            self._next_pass = now + PASS_S * self._passes.sharers * random.uniform(0.75, 1.25)
+            self._next_pass = now + PASS_S * random.uniform(0.75, 1.25)
+            self._guarded(self._pass_if_due)
+
+    def _pass_if_due(self) -> None:
+        """One of all the workers does the pass, about every two minutes, while there is work for all."""
+        if self._passes.due():
+            self._passes.run(_PACKED_ON_THE_WAY)
+            self._passes.due()  # the lock of this very pass is none of another's
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGUSR1 and self._deadline < NEVER:
@@ -368,9 +372,9 @@ class Worker:
     def _kill(self, key: str, running: dict[str, Slot], listed: list[str]) -> None:
         slot = running.get(key)
         if slot is not None:
-            slot.stop("killed", "killed by its user", self._grace_s)
+            slot.stop("killed", KILLED, self._grace_s)
             self._slots.changed(slot)
-        elif f"{key}.json" not in listed:
+        elif not self._held.kill(key) and f"{key}.json" not in listed:
             self._store.unlink(f"{self._member.directory}/{key}.kill")
 
     # ------------------------------------------------------------ claim
@@ -622,9 +626,6 @@ class Worker:
         slot.clear()
         if claim is not None:
             self._record(claim, definition, options, attempt, kind)
-
-    def _record_unreadable(self, claim: Claim, attempt: Attempt) -> None:
-        self._record(claim, None, NO_OPTIONS, attempt, "failed")
 
     def _record(self, claim: Claim, definition: Definition | None, options: Options, attempt: Attempt, kind: str) -> None:
         """Write the outcome to the journal and move the task."""

@@ -388,7 +388,7 @@ def test_on_a_network_a_sealed_shard_rests_before_it_is_listed(root: Path, small
 
 def test_pack_by_hand_says_that_it_waits(root: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = drained(list(SMALL))
-    monkeypatch.setattr(packing, "is_local", lambda path: False)
+    monkeypatch.setattr(packing, "is_ours_alone", lambda store: False)
     said: list[str] = []
     assert queue.pack(wait=False) == 0 and forms(queue) == ["000000.p"]
     monkeypatch.setattr(packing, "SETTLE_S", 0.3)

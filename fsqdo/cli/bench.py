@@ -31,8 +31,9 @@ def bench_command(directory: str | None, seconds: float, as_json: bool) -> None:
     and 1, 2, 8 and 64 workers on this machine that claim and finish tasks that do nothing. It makes a hidden directory
     of its own, with a queue of its own, and removes it at the end.
     """
-    # A batch job that ends stops its processes so: that, too, removes what was made.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A batch job that ends stops its processes so, and a terminal that closes: they, too, remove what was made.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     place = directory or _where_queues_are()
     say(f"measuring in {printable(place)}: about {seconds:.0f} s, and some more to remove what was made")
     report = measure(place, seconds, report=say if is_verbose() else lambda text: None)

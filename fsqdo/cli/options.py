@@ -272,8 +272,9 @@ _TASK_OPTIONS = [
     click.option("--env", type=ENV, multiple=True, metavar="NAME=VALUE", help="An environment variable for it. Repeatable."),
     click.option("--cwd", type=click.Path(), help="Directory it runs in. Without it the current one."),
 ]
+ids_argument = click.argument("ids", type=IDS, nargs=-1)
 _SELECTOR = [
-    click.argument("ids", type=IDS, nargs=-1),
+    ids_argument,
     click.option("--state", multiple=True, metavar="STATE", help="Only tasks in this state. Repeatable."),
     click.option("--exit-code", "--exitcode", "exitcode", type=int, metavar="N", help="Only tasks whose command ended with N."),
     click.option("--match", metavar="REGEX", help="Only tasks in whose text REGEX is found."),
@@ -299,7 +300,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in values.items() if value is not None and value != ()}
     for key in ("requires", "after"):
         if isinstance(found.get(key), tuple):  # the `--after` of launch is one job
-            found[key] = _joined(found[key])
+            found[key] = joined(found[key])
     if "env" in found:
         found["env"] = dict(found["env"])
     return found
@@ -309,11 +310,12 @@ def selection(values: dict[str, Any]) -> dict[str, Any]:
     """What was selected, as keyword arguments of the library."""
     found = {key: value for key, value in values.items() if value is not None and value is not False and value != ()}
     if "ids" in found:
-        found["id"] = _joined(found.pop("ids"))
+        found["id"] = joined(found.pop("ids"))
     if "state" in found:
         found["state"] = list(found["state"])
     return found
 
 
-def _joined(sets: Sequence[IdSet]) -> IdSet:
+def joined(sets: Sequence[IdSet]) -> IdSet:
+    """What was given as several words of ids."""
     return IdSet(span for ids in sets for span in ids.ranges)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
-from fsqdo.cli.options import IDS, command, dry_run_option, json_option, queue_argument
+from fsqdo.cli.options import command, dry_run_option, ids_argument, joined, json_option, queue_argument
 from fsqdo.cli.output import complain, counted, json_line, write_lines
+from fsqdo.ids import IdSet
 
 
 @command(
@@ -38,9 +41,9 @@ fsqdo unpack Blat 17,2000-2999
 """,
 )
 @queue_argument
-@click.argument("ids", required=False, type=IDS)
+@ids_argument
 @dry_run_option
-def unpack_command(queue: str, ids: object, dry_run: bool) -> None:
+def unpack_command(queue: str, ids: Sequence[IdSet], dry_run: bool) -> None:
     """Make files of packed tasks again, one each, for ls, cat and mv.
 
     Whole shards are unpacked: with IDS those that hold any of these. Workers that pass by pack them again, unless the queue was
@@ -48,7 +51,7 @@ def unpack_command(queue: str, ids: object, dry_run: bool) -> None:
     """
     from fsqdo.queue import connect
 
-    unpacked = connect(queue).unpack(ids, dry_run=dry_run)
+    unpacked = connect(queue).unpack(joined(ids) if ids else None, dry_run=dry_run)
     print(f"{counted(unpacked, 'task')} {'would be ' if dry_run else ''}unpacked")
 
 

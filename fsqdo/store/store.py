@@ -72,6 +72,11 @@ class Entry(NamedTuple):
 class Store(Tree):
     """The tree of one queue, of a format this release knows.
 
+    Attributes
+    ----------
+    damaged
+        Packed files in which fewer tasks could be read than their names say, with the words for it; as far as they were read.
+
     Raises
     ------
     QueueNotFoundError, FormatError
@@ -81,6 +86,7 @@ class Store(Tree):
     def __init__(self, directory: str) -> None:
         super().__init__(os.path.abspath(directory))
         self._token: str | None = None
+        self.damaged: dict[str, str] = {}
         self.settings = self.read_settings()
         self.paranoid = self.settings.durability == "paranoid"
 
@@ -110,6 +116,8 @@ class Store(Tree):
     def top(self) -> list[str]:
         """List the queue's own directory; QueueNotFoundError when it is gone."""
         listed = self.ls("")
+        if listed is None:
+            listed = self.ls("")  # asked twice: a wrong answer would cost a worker all that it runs
         if listed is None:
             raise QueueNotFoundError(f"the queue at {self.directory} is gone")
         return listed
@@ -333,14 +341,21 @@ class Store(Tree):
     def _packed(self, state: State, directory: str, file: str, ids: IdSet | None, hidden: set[str]) -> list[Entry] | None:
         """The tasks in a packed file that are not hidden, its names being so from then on; None when there is no such file."""
         found: list[Entry] | None = None
+        readable = 0
         for line in self.read_lines(f"{directory}/{file}"):
             found = [] if found is None else found
             task_file = f"{names.name_in_line(line)}.json"
             name = names.parse_task(task_file)
+            readable += name is not None
             if name is not None and task_file not in hidden:
                 hidden.add(task_file)
                 if ids is None or name.id in ids:
                     found.append(Entry(state, directory, file, name, line))
+        parsed = names.parse_shard(file)
+        if found is not None and parsed is not None and readable < (parsed.tasks or 0):
+            self.damaged[f"{directory}/{file}"] = (
+                f"{self.path(directory)}/{file} holds {readable} tasks that can be read, and its name says {parsed.tasks}"
+            )
         return found
 
     def shard_files(self, state: State) -> dict[str, list[str]]:

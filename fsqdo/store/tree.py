@@ -227,6 +227,8 @@ class Tree:
             try:
                 return fs.lstat(path).st_nlink
             except OSError as error:
+                if error.errno == errno.ENOTDIR:
+                    return 0
                 if error.errno not in GONE or last:
                     raise StorageError(error, "lstat", path) from None
                 if name not in (self.ls(directory) or ()):  # else the answer was a wrong one: again
@@ -235,21 +237,34 @@ class Tree:
 
     def size(self, relative: str) -> int:
         """Number of bytes in a file; 0 when it is gone. False as soon as somebody appends."""
-        path = self.path(relative)
-        try:
-            return fs.lstat(path).st_size
-        except OSError as error:
-            if error.errno in GONE:
-                return 0
-            raise StorageError(error, "stat", path) from None
+        found = self._lstat(relative)
+        return 0 if found is None else found.st_size
 
     def changed_ns(self, relative: str) -> int | None:
         """Modification time of a file by the file server's clock, in ns: only ever compared with itself. None: gone."""
+        found = self._lstat(relative)
+        return None if found is None else found.st_mtime_ns
+
+    def inode(self, relative: str) -> int | None:
+        """Number of the file behind a name; None: gone."""
+        found = self._lstat(relative)
+        return None if found is None else found.st_ino
+
+    def is_file(self, relative: str) -> bool:
+        """Whether a name is there, and no directory."""
+        found = self._lstat(relative)
+        return found is not None and not stat.S_ISDIR(found.st_mode)
+
+    def gone(self, relative: str) -> bool:
+        """Whether the file system says that a name is not there."""
+        return self._lstat(relative) is None
+
+    def _lstat(self, relative: str) -> os.stat_result | None:
         path = self.path(relative)
         try:
-            return fs.lstat(path).st_mtime_ns
+            return fs.lstat(path)
         except OSError as error:
-            if error.errno in GONE:
+            if error.errno in (*GONE, errno.ENOTDIR):
                 return None
             raise StorageError(error, "lstat", path) from None
 
@@ -285,7 +300,7 @@ class Tree:
             if not self._moved_after_all(error, src, dst, make, private):
                 return False
         if self.paranoid:
-            self.sync_directory(dst.rpartition("/")[0])
+            self.sync_directory(dst.rpartition("/")[0], may_be_gone=True)  # the file has moved on, then
             self.sync_directory(src.rpartition("/")[0], may_be_gone=True)
         return True
 
@@ -305,17 +320,21 @@ class Tree:
             else:
                 here = self.ls(source)
                 if here is None or old_name not in here:
-                    return private
+                    if not private:
+                        return False
+                    # Not listed is not gone: only two answers that src is not there are believed.
+                    if error.errno == errno.ENOENT and self.gone(src):
+                        return True
                 fs.sleep(delay)
             try:
                 fs.rename(self.path(src), self.path(dst))
                 return True
             except OSError as again:
                 error = again
-        if error.errno in GONE:
+        if error.errno in GONE and not private:
             # RACE: others keep removing the target, or the listing of src is a stale one (sshfs: 21 s). src is where it
             # was or in other hands; either way this move did not happen.
-            return private
+            return False
         raise StorageError(error, "rename", f"{self.path(src)} -> {self.path(dst)}") from None
 
     def move_directory(self, src: str, dst: str) -> bool:
@@ -465,8 +484,8 @@ class Tree:
         except OSError as error:
             if error.errno in GONE:
                 return True
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
-                return False
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOTDIR):
+                return False  # ENOTDIR: a file somebody put there
             raise StorageError(error, "rmdir", path) from None
 
     def unlink(self, relative: str) -> bool:

@@ -1,0 +1,574 @@
+"""Wrong answers of the file system, other people's hands in the tree, and what comes of them: no task is lost, none doubled."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fsqdo
+from fsqdo import load, names, packs
+from fsqdo.claims import Claimer
+from fsqdo.cli import main
+from fsqdo.errors import FormatError, StorageError, TaskNotFoundError
+from fsqdo.failures import Failures
+from fsqdo.member import Member
+from fsqdo.mounts import is_ours_alone
+from fsqdo.packing import Packer
+from fsqdo.recovery import recover
+from fsqdo.store import Store
+from fsqdo.store.system import System
+from fsqdo.task import Definition
+from fsqdo.upkeep import Passes
+from fsqdo.workeroptions import WorkerOptions
+
+
+@pytest.fixture
+def queue(root: Path) -> fsqdo.Queue:
+    """An empty queue."""
+    return fsqdo.create("Q")
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _files(queue: fsqdo.Queue, *tops: str) -> list[str]:
+    found = [path for top in tops for path in Path(queue.directory, top).rglob("*") if path.is_file()]
+    return sorted(str(path.relative_to(queue.directory)) for path in found)
+
+
+def _nothing(task: object) -> None:
+    """The function of tasks that do nothing."""
+
+
+def _counts(queue: fsqdo.Queue) -> dict[str, int]:
+    return {state: number for state, number in queue.status()["ntasks"].items() if number}
+
+
+# ---------------------------------------------------------------- a rename that did not happen
+def _refusing(seam: System, where: str, number: int) -> None:
+    """Have renames away from `tmp/` to somewhere refused, without being done."""
+
+    def rename(src: str, dst: str) -> None:
+        if "/Q/tmp/" in src and where in dst:
+            raise _error(number)
+        os.rename(src, dst)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    seam.sleep = lambda seconds: None  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOENT, errno.EIO, errno.ENOTCONN])
+@pytest.mark.parametrize("many", [False, True])
+def test_what_was_not_added_is_not_acknowledged(queue: fsqdo.Queue, seam: System, number: int, many: bool) -> None:
+    _refusing(seam, "/pending/" if not many else "/loads/", number)
+    with pytest.raises(StorageError):
+        queue.add_multiple(["a", "b"]) if many else queue.add("a")
+    seam.__dict__.clear()
+    assert _files(queue, "pending", "tmp", "loads") == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ENOENT, errno.EIO])
+def test_a_listing_that_leaves_the_name_out_proves_no_move(queue: fsqdo.Queue, seam: System, number: int) -> None:
+    """GlusterFS with a dead brick: the name is not listed, and nothing has moved."""
+    _refusing(seam, "/pending/", number)
+    seam.listdir = lambda path: [name for name in os.listdir(path) if name != "000000001.json"]  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        queue.add("a")
+
+
+def test_journals_stay_where_what_was_merged_is_not_in_place(queue: fsqdo.Queue, seam: System) -> None:
+    for _ in range(3):
+        queue.add("true")
+        queue.do(report=lambda text: None)
+    journals = _files(queue, "outcomes")
+    _refusing(seam, "/merged/", errno.ESTALE)
+    with pytest.raises(StorageError):
+        queue.tidy()
+    assert _files(queue, "outcomes") == journals
+    assert len(journals) == 3
+
+
+def test_a_rename_that_was_done_and_went_on_is_believed(queue: fsqdo.Queue, seam: System) -> None:
+    """Its reply was lost, and a worker has claimed the task before anybody looked."""
+
+    def rename(src: str, dst: str) -> None:
+        os.rename(src, dst)
+        if "/Q/tmp/" in src:
+            os.rename(dst, f"{queue.directory}/attic/taken")
+            raise _error(errno.EIO)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    assert queue.add("a") == 1
+
+
+# ---------------------------------------------------------------- other answers that are wrong
+def test_one_wrong_listing_of_the_queue_ends_no_worker(queue: fsqdo.Queue, seam: System) -> None:
+    queue.add("true")
+    asked = []
+
+    def listdir(path: str) -> list[str]:
+        if path == queue.directory:
+            asked.append(path)
+            if len(asked) == 1:
+                raise _error(errno.ENOENT)
+        return os.listdir(path)
+
+    seam.listdir = listdir  # type: ignore[method-assign]
+    assert not queue.store.paused()
+    assert len(asked) == 2
+    assert queue.do(report=lambda text: None).succeeded == 1
+
+
+def test_one_wrong_listing_of_its_directory_fences_no_worker(queue: fsqdo.Queue, seam: System) -> None:
+    queue.add("true")
+    member = Member(queue.store)
+    claimer = Claimer(queue.store, member.name)
+    asked = []
+
+    def rename(src: str, dst: str) -> None:
+        if "/running/" in dst:
+            os.rename(src, f"{queue.directory}/attic/lost")  # somebody else was first
+        os.rename(src, dst)
+
+    def listdir(path: str) -> list[str]:
+        if path.endswith(member.directory):
+            asked.append(path)
+            if len(asked) == 2:  # the first one is that of `move`
+                raise _error(errno.ENOENT)
+        return os.listdir(path)
+
+    seam.rename, seam.listdir = rename, listdir  # type: ignore[method-assign]
+    assert claimer.claim() is None
+    assert len(asked) == 3
+    member.leave()
+
+
+def test_a_load_is_not_given_up_for_a_listing_that_left_it_out(queue: fsqdo.Queue, seam: System) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "publish", lambda store, name: set())
+        queue.add_multiple([fsqdo.NewTask("a", priority=1), fsqdo.NewTask("b")])
+    known: set[str] = set()
+    seam.listdir = lambda path: [] if path.endswith("/publish/pending") else os.listdir(path)  # type: ignore[method-assign]
+    packs.roll_forward(queue.store, known)
+    seam.__dict__.clear()
+    assert known == set()
+    packs.roll_forward(queue.store, known)
+    assert _counts(queue) == {"Pending": 2}
+    assert known == {"000000001-000000002"}
+
+
+def test_a_pack_whose_load_cannot_be_read_keeps_waiting(queue: fsqdo.Queue, seam: System) -> None:
+    queue.add_multiple(["one", "two"])
+    queue.add_multiple(["true"] * 1500, requires=[1, 2], priority=7)
+    waiting = _files(queue, "waiting")
+    top = Path(queue.directory)
+    (top / "succeeded/000000").mkdir(parents=True)
+    (second,) = (top / "pending").rglob("000000002.json")
+    second.rename(top / "succeeded/000000/000000002.json")
+
+    def no_load(path: str, flags: int, mode: int = 0o777) -> int:
+        if "/loads/" in path:
+            raise _error(errno.ENOENT)
+        return os.open(path, flags, mode)
+
+    seam.open = no_load  # type: ignore[method-assign]
+    queue.promote()
+    assert _files(queue, "waiting") == waiting
+    seam.__dict__.clear()
+    queue.promote()
+    assert all(path.startswith("waiting/000000/000000001/") for path in _files(queue, "waiting"))
+    assert _counts(queue) == {"Waiting": 1500, "Pending": 1, "Succeeded": 1}
+
+
+def test_a_claim_that_cannot_be_read_goes_back(queue: fsqdo.Queue, seam: System) -> None:
+    queue.add("true")
+
+    def unreadable(path: str, flags: int, mode: int = 0o777) -> int:
+        if "/running/" in path and path.endswith("000000001.json"):
+            raise _error(errno.EIO)
+        return os.open(path, flags, mode)
+
+    seam.open = unreadable  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        queue.get()
+    seam.__dict__.clear()
+    task = queue.get()
+    assert task is not None
+    assert task.id == 1
+    task.set_state("Succeeded")
+
+
+def test_the_lock_of_the_pass_may_fail_to_close(queue: fsqdo.Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    from filelock import SoftFileLock
+
+    def release(self: SoftFileLock) -> None:
+        raise _error(errno.EDQUOT)
+
+    for name in ("alpha-1-aaaaaa", "beta-2-bbbbbb"):
+        Path(queue.directory, "running", name).mkdir()
+    monkeypatch.setattr(SoftFileLock, "release", release)
+    assert Passes(queue.store).run() is False
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_paranoid_says_what_is_in_the_queue_all_the_same(root: Path, seam: System, many: bool) -> None:
+    queue = fsqdo.create("Q", durability="paranoid")
+    renamed = []
+
+    def rename(src: str, dst: str) -> None:
+        os.rename(src, dst)
+        renamed.extend([dst] if "/pending/" in dst or "/loads/" in dst else [])
+
+    def fsync(fd: int) -> None:
+        if renamed:
+            raise _error(errno.EIO)
+        os.fsync(fd)
+
+    seam.rename, seam.fsync = rename, fsync  # type: ignore[method-assign]
+    with pytest.raises(StorageError) as caught:
+        queue.add_multiple(["a", "b"]) if many else queue.add("a")
+    assert "in the queue all the same" in caught.value.hint
+    seam.__dict__.clear()
+    queue.promote()
+    assert _counts(queue) == {"Pending": 2 if many else 1}
+
+
+def test_paranoid_is_content_when_the_task_has_moved_on(root: Path, seam: System) -> None:
+    queue = fsqdo.create("Q", durability="paranoid")
+
+    def rename(src: str, dst: str) -> None:
+        os.rename(src, dst)
+        if "/pending/" in dst:  # a worker claims it, and removes the directory
+            os.rename(dst, f"{queue.directory}/attic/claimed")
+            os.rmdir(os.path.dirname(dst))
+
+    seam.rename = rename  # type: ignore[method-assign]
+    assert queue.add("a") == 1
+
+
+# ---------------------------------------------------------------- other people's hands
+def test_a_file_among_the_workers_keeps_nobody_from_recovery(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["a", "b"])
+    top = Path(queue.directory)
+    (pending,) = (top / "pending").rglob("000000001.json")
+    pending.rename(top / "running/000000001.json")
+    dead = top / "running/host-1-dead"
+    dead.mkdir()
+    (pending,) = (top / "pending").rglob("000000002.json")
+    pending.rename(dead / "000000002.json")
+    assert [recovery.worker for recovery in queue.recover(force=True)] == ["host-1-dead"]
+    assert _files(queue, "running", "recovering", "attic") == ["running/000000001.json"]
+    assert _counts(queue) == {"Pending": 1}
+
+
+def test_a_file_in_the_place_of_a_bundle_keeps_nobody_from_the_others(queue: fsqdo.Queue) -> None:
+    queue.add("true", priority=3)
+    queue.add("true")
+    top = Path(queue.directory)
+    (pending,) = (top / "pending/3").rglob("*.json")
+    pending.rename(top / "moved")
+    pending.parent.rmdir()
+    (top / "moved").rename(pending.parent)
+    assert queue.do(report=lambda text: None).succeeded == 1
+
+
+def test_what_cannot_be_read_of_one_worker_keeps_nobody_from_the_others(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["a", "b"])
+    top = Path(queue.directory)
+    for worker, task in (("alpha-1-dead", "000000001.json"), ("beta-2-dead", "000000002.json")):
+        (top / "running" / worker).mkdir()
+        (pending,) = (top / "pending").rglob(task)
+        pending.rename(top / "running" / worker / task)
+    (top / "outcomes/beta-2-dead.jsonl").write_text("{}\n")
+    (top / "merged/000001.abc").mkdir(parents=True)
+    (top / "merged/000001.abc/index.json").write_text("no JSON")
+    with pytest.raises(FormatError, match=r"index\.json"):
+        recover(queue.store, force=True)
+    assert _counts(queue) == {"Pending": 1, "Running": 1}
+    said: list[str] = []
+    assert Passes(queue.store, said.append).run() is False
+    assert "index.json" in said[0]
+
+
+def test_a_snapshot_by_hard_links_costs_no_task(queue: fsqdo.Queue, root: Path) -> None:
+    queue.add("a")
+    top = Path(queue.directory)
+    dead = top / "running/host-1-dead"
+    dead.mkdir()
+    (pending,) = (top / "pending").rglob("*.json")
+    pending.rename(dead / pending.name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "publish", lambda store, name: set())
+        queue.add_multiple([fsqdo.NewTask("b", priority=1), fsqdo.NewTask("c", requires=[1])])
+    subprocess.run(["cp", "-al", queue.directory, root / "snapshot"], check=True)
+    queue.recover(force=True)
+    queue.promote()
+    assert _counts(queue) == {"Pending": 2, "Waiting": 1}
+    assert _files(queue, "attic") == []
+
+
+def test_one_of_two_names_in_the_queue_goes(queue: fsqdo.Queue) -> None:
+    queue.add("a")
+    top = Path(queue.directory)
+    dead = top / "running/host-1-dead"
+    dead.mkdir()
+    (pending,) = (top / "pending").rglob("*.json")
+    os.link(pending, dead / pending.name)
+    queue.recover(force=True)
+    assert _counts(queue) == {"Pending": 1}
+    assert _files(queue, "running", "recovering") == []
+
+
+@pytest.mark.parametrize("change", ["keys in another order", "another id", "no JSON"])
+def test_an_edited_line_of_a_load_kills_no_worker(queue: fsqdo.Queue, change: str) -> None:
+    queue.add_multiple(["true"] * 1500)
+    queue.add("true", priority=-1)
+    path = Path(queue.directory, "loads/000000001-000001500/000000001-000000999.jsonl")
+    lines = path.read_text().splitlines()
+    lines[4] = {
+        "keys in another order": json.dumps(json.loads(lines[4]), sort_keys=True).replace('{"', '{ "'),
+        "another id": lines[4].replace('"id":5,', '"id":999999,'),
+        "no JSON": "[",
+    }[change]
+    path.write_text("\n".join(lines) + "\n")
+    said: list[str] = []
+    summary = queue.do(func=_nothing, report=said.append)
+    readable = change == "keys in another order"
+    left = 1501 - summary.succeeded
+    assert (left == 0) is readable
+    assert _counts(queue) == {"Succeeded": summary.succeeded, **({"Pending": left} if left else {})}
+    assert readable or any("for task 5" in text for text in said)
+
+
+def test_of_a_key_that_is_there_twice_the_last_one_counts_every_time() -> None:
+    for text in ('{"id":1,"task":"a","task" :"b"}', '{"id":1,"task":"a","t\\u0061sk":"b"}', '{"id":1,"task":"b","x":1}'):
+        assert [Definition.from_json(text).task for _ in range(2)] == ["b", "b"]
+
+
+def test_a_queue_that_another_host_has_used_is_not_ours_alone(queue: fsqdo.Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local disk that is exported: its clients remember names that have gone."""
+    monkeypatch.setattr("fsqdo.mounts.is_local", lambda path: True)
+    queue.add("true")
+    queue.do(report=lambda text: None)
+    assert is_ours_alone(queue.store)
+    assert Packer(queue.store).settle_s == 0
+    Path(queue.directory, "outcomes/elsewhere-1-abcdef.jsonl").touch()
+    assert not is_ours_alone(queue.store)
+    assert Packer(queue.store).settle_s > 60
+
+
+# ---------------------------------------------------------------- verbs beside workers
+def test_rerun_of_a_shard_that_is_packed_meanwhile(root: Path, seam: System) -> None:
+    queue = fsqdo.create("Q", pack=False)
+    queue.add_multiple(["true"] * 999)
+    queue.add("true")
+    queue.do(func=_nothing, report=lambda text: None)
+    packed: list[int] = []
+
+    def rename(src: str, dst: str) -> None:
+        if "/succeeded/000000/" in src and not packed:
+            packed.append(0)
+            packed[0] = Packer(Store(queue.directory), settle_s=0).run()
+        os.rename(src, dst)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    assert queue.rerun(id="1-10") == 10
+    assert packed == [999]
+    assert _counts(queue) == {"Succeeded": 990, "Pending": 10}
+
+
+def test_what_is_rerun_is_not_promoted_before_what_it_requires(queue: fsqdo.Queue, seam: System) -> None:
+    queue.add_multiple(["first"] * 2)
+    queue.add_multiple(["then"] * 2000, requires=[1])
+    queue.kill(id="3-2002")
+    queue.do(func=_nothing, report=lambda text: None)
+    passes = []
+
+    def rename(src: str, dst: str) -> None:
+        if "/succeeded/" in src and not passes:  # the requirement is about to be set back: another's pass comes before it
+            passes.append(fsqdo.connect("Q").promote())
+        os.rename(src, dst)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    assert queue.rerun() == 2002
+    assert passes == [0]
+    assert _counts(queue) == {"Pending": 2, "Waiting": 2000}
+
+
+@pytest.mark.parametrize("verb", ["kill", "reprioritize", "rerun"])
+def test_verbs_reach_what_its_loader_left_in_the_middle(queue: fsqdo.Queue, verb: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "publish", lambda store, name: set())
+        queue.add_multiple(["true"] * 5)
+    with pytest.raises(TaskNotFoundError) as caught:
+        queue.task(3)
+    assert "fsqdo promote Q" in caught.value.hint
+    change: Callable[[], int] = {
+        "kill": lambda: queue.kill(id="1-5"),
+        "reprioritize": lambda: queue.reprioritize(4, id="1-5"),
+        "rerun": lambda: queue.rerun(id="1-5"),
+    }[verb]
+    assert change() == (0 if verb == "rerun" else 5)
+    assert _counts(queue) == {"Killed" if verb == "kill" else "Pending": 5}
+
+
+def test_retry_leaves_what_was_killed(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["false", "true"])
+    queue.kill(id=2)
+    queue.do(report=lambda text: None)
+    assert queue.retry(id="1-2", dry_run=True) == 1
+    assert queue.retry(id=2, state="Killed") == 1
+
+
+def test_kill_of_what_a_worker_holds_and_has_not_begun(queue: fsqdo.Queue, root: Path) -> None:
+    queue.add("while [ ! -e go ]; do sleep 0.05; done", cores=1, priority=9, cwd=str(root))
+    queue.add("touch ran", cores=2, cwd=str(root))
+    worker = threading.Thread(target=lambda: fsqdo.connect("Q").do(slots=2, cores=2, report=lambda text: None))
+    worker.start()
+    try:
+        until = time.monotonic() + 20
+        while len([path for path in _files(queue, "running") if path.endswith("0.json") or "/00000000" in path]) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert queue.kill(id=2) == 1
+    finally:
+        (root / "go").touch()
+        worker.join()
+    assert _counts(queue) == {"Succeeded": 1, "Killed": 1}
+    assert not (root / "ran").exists()
+    assert _files(queue, "running") == []
+
+
+def test_a_forked_child_leaves_the_tasks_of_its_parent_alone(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["a", "b"])
+    code = (
+        "import os, sys, fsqdo\n"
+        "q = fsqdo.connect('Q')\n"
+        "task = q.get()\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    other = q.get()\n"
+        "    other.set_state('Succeeded')\n"
+        "    sys.exit(0)\n"
+        "assert os.waitpid(pid, 0)[1] == 0\n"
+        "print(task.id, fsqdo.connect('Q').get(timeout=0))\n"
+        "task.set_state('Succeeded')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 None\n"
+    assert _counts(queue) == {"Succeeded": 2}
+
+
+# ---------------------------------------------------------------- packed files that were damaged
+@pytest.fixture
+def packed(queue: fsqdo.Queue) -> Path:
+    """The packed file of a thousand tasks; its queue is Q."""
+    queue.add_multiple(["true"] * 2100)
+    queue.do(func=_nothing, report=lambda text: None)
+    queue.pack()
+    (path,) = Path(queue.directory, "succeeded").glob("000001.p*.n1000.jsonl")
+    return path
+
+
+@pytest.mark.parametrize("damage", ["short", "a line"])
+def test_a_damaged_packed_file_is_told_of_and_loses_nothing_more(
+    queue: fsqdo.Queue, packed: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = packed.read_bytes().split(b"\n")
+    lines = [*lines[:700], b""] if damage == "short" else [*lines[:4], b'{"name":"garb', *lines[5:]]
+    packed.write_bytes(b"\n".join(lines))
+    for _ in range(2):
+        assert main(["rerun", "Q", "1001", "--force"]) == 1
+        assert "succeeded/000001.p*.n1000.jsonl" in capsys.readouterr().err
+        (there,) = packed.parent.glob("000001.p*.n1000.jsonl")
+        assert there.read_bytes() == b"\n".join(lines)
+    assert queue.status()["ntasks"]["Succeeded"] == 2100
+    assert main(["tasks", "Q", "--ids"]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.split()) == (2100 - 300 if damage == "short" else 2099)
+    assert str(there) in err
+    lost = 1999 if damage == "short" else 1004
+    assert main(["show", "Q", str(lost)]) == 1
+    assert str(there) in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- a full disk
+def test_a_queue_is_paused_even_where_its_reason_does_not_fit(queue: fsqdo.Queue, seam: System) -> None:
+    def write(fd: int, data: bytes) -> int:
+        if data:
+            raise _error(errno.ENOSPC)
+        return 0
+
+    seam.write = write  # type: ignore[method-assign]
+    queue.pause("the disk is full")
+    seam.__dict__.clear()
+    assert queue.status()["state"] == "Paused"
+
+
+def test_kill_on_a_full_disk_says_how_many(queue: fsqdo.Queue, seam: System) -> None:
+    queue.add_multiple(["true"] * 5)
+    task = queue.get()
+    assert task is not None
+
+    def no_inodes(path: str, flags: int, mode: int = 0o777) -> int:
+        if path.endswith(".kill"):
+            raise _error(errno.ENOSPC)
+        return os.open(path, flags, mode)
+
+    seam.open = no_inodes  # type: ignore[method-assign]
+    with pytest.raises(StorageError) as caught:
+        fsqdo.connect("Q").kill(match=".")
+    assert "4 tasks were moved" in caught.value.hint
+
+
+def test_failures_that_were_recorded_late_count(root: Path) -> None:
+    queue = fsqdo.create("Q", max_fails=3)
+    failures = Failures(queue.store, WorkerOptions(), lambda text: None)
+    assert not failures.due
+    failures.saw_late()
+    assert failures.due
+
+
+# ---------------------------------------------------------------- the pass, and what is said
+def test_workers_of_a_crowd_that_has_gone_do_not_delay_the_pass(queue: fsqdo.Queue) -> None:
+    for n in range(50):
+        Path(queue.directory, "running", f"node{n}-1-dead").mkdir()
+    passes = [Passes(queue.store) for _ in range(3)]
+    assert all(each.due() for each in passes)
+    passes[0].run()  # takes and leaves the lock
+    assert [each.due() for each in passes] == [False, False, False]
+    assert all(each.due() for each in passes)
+
+
+def test_explain_names_the_end_of_the_chain(queue: fsqdo.Queue) -> None:
+    queue.add("false")
+    for n in range(1, 30):
+        queue.add("true", requires=n)
+    queue.do(report=lambda text: None)
+    (why,) = [text for text in queue.explain(25)["why"] if text.startswith("blocked")]
+    assert "waits in the end for 1, which failed or was killed" in why
+
+
+def test_unpack_takes_ids_as_other_verbs_do(queue: fsqdo.Queue, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unpack", "Q", "--dry-run", "17", "1000-1001"]) == 0
+    assert capsys.readouterr().out == "1999 tasks would be unpacked\n"
+
+
+def test_names_of_workers_tell_their_host() -> None:
+    assert names.new_worker_name().startswith(f"{names.own_host()}-{os.getpid()}-")
+
+
+def test_a_bench_of_a_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "file").touch()
+    assert main(["bench", str(root / "file")]) == 1
+    assert "is not a directory" in capsys.readouterr().err
