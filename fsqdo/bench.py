@@ -77,8 +77,9 @@ def measure(
     if not 0 < seconds < float("inf") or not workers or min(workers) < 1:
         raise InputError(f"cannot measure for {seconds!r} seconds with {list(workers)!r} workers")
     if not os.path.isdir(directory):
-        what = f"{directory} is not a directory" if os.path.exists(directory) else f"there is no directory {directory}"
-        raise FsqdoError(what, "name one on the file system that is to be measured")
+        if os.path.exists(directory):
+            raise FsqdoError(f"{directory} is not a directory", "name one on the file system that is to be measured")
+        raise FsqdoError(f"there is no directory {directory}", "make it, or name one on the file system that is to be measured")
     directory = os.path.abspath(directory)
     try:
         place = floors.scratch(directory)

@@ -301,12 +301,14 @@ def _publish_directory(store: Store, top: str, directory: str, rolled_forward: b
 def has_second_name(store: Store, path: str, name: TaskName | PackName) -> bool:
     """Whether a task or marker stands under another name in the queue, too (a client died in a rename, GlusterFS).
 
-    A second name elsewhere is none: a snapshot by hard links (`cp -al`).
+    A second name elsewhere is none: a snapshot by hard links (`cp -al`). Looked for twice, since one wrong answer would have
+    the task stand twice.
     """
-    inode = store.inode(path)
+    inode = store.inode(path) or store.inode(path)
     ids = IdSet([(name.first, name.last)])
-    return inode is not None and any(
+    return inode is None or any(
         entry.path != path and entry.packed is None and store.inode(entry.path) == inode
+        for _ in range(2)
         for state in State
         for entry in store.entries(state, ids)
     )

@@ -50,7 +50,7 @@ class Passes:
         self._workers = 1
         self._packer = Packer(store)
         self._lock_seen: tuple[int, float] | None = None
-        self._passed = store.changed_ns("locks")
+        self._passed: int | None = None
         self.held_up = False
 
     def run(self, shards: int = BATCH) -> bool:
@@ -80,7 +80,7 @@ class Passes:
             return 0
 
     def due(self) -> bool:
-        """Whether nobody seems to have done the pass since this was asked last: each takes and leaves the lock.
+        """Whether nobody seems to have done the pass since this was asked last, if it was: each takes and leaves the lock.
 
         Notes
         -----

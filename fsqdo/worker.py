@@ -150,6 +150,7 @@ class Worker:
             self._next_try = self._idle_since = now + random.uniform(0, self._options.stagger_s)
         self._paused = self._looked_twice = False
         self._pause_s = _IDLE_FIRST_S
+        self._guarded(self._passes.due)  # counted from now on
 
     def _examine(self) -> None:
         """Run the health check, once; a worker on an unfit machine drains before it has claimed anything."""

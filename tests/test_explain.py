@@ -153,7 +153,8 @@ def test_blocked_through_others(queue: fsqdo.Queue) -> None:
     assert [task.id for task in queue.tasks(blocked=True)] == [second, third]
     assert why(queue, second)[-1] == f"blocked: {first} failed or was killed; `fsqdo retry` or `rerun` those to go on"
     assert (
-        why(queue, third)[-1] == "blocked: what it requires waits itself for a task that failed or was killed; explain that one"
+        why(queue, third)[-1]
+        == "blocked: what it requires waits in the end for 1, which failed or was killed; `fsqdo retry` it"
     )
 
 

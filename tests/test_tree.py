@@ -179,11 +179,13 @@ def test_a_rename_that_never_works_is_an_error(tree: Tree, seam: System) -> None
 
 
 def test_a_source_that_only_seems_to_be_there_is_lost(tree: Tree, seam: System) -> None:
-    """A stale listing shows the source for ever (sshfs): the rename is believed."""
+    """A stale listing shows the source for ever (sshfs): it is somebody else's now. Of one's own nothing is known, then."""
     seam.rename = failing("rename", *[errno.ENOENT] * 100)
     seam.sleep = lambda seconds: None
     assert tree.move("a/x", "b/y") is False
-    assert tree.move("a/x", "b/y", private=True) is True
+    with pytest.raises(StorageError) as caught:
+        tree.move("a/x", "b/y", private=True)
+    assert "cannot be known" in caught.value.hint
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EACCES])

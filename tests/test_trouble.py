@@ -544,6 +544,7 @@ def test_workers_of_a_crowd_that_has_gone_do_not_delay_the_pass(queue: fsqdo.Que
     for n in range(50):
         Path(queue.directory, "running", f"node{n}-1-dead").mkdir()
     passes = [Passes(queue.store) for _ in range(3)]
+    assert [each.due() for each in passes] == [False, False, False]  # asked for the first time
     assert all(each.due() for each in passes)
     passes[0].run()  # takes and leaves the lock
     assert [each.due() for each in passes] == [False, False, False]

@@ -335,7 +335,10 @@ class Tree:
             # RACE: others keep removing the target, or the listing of src is a stale one (sshfs: 21 s). src is where it
             # was or in other hands; either way this move did not happen.
             return False
-        raise StorageError(error, "rename", f"{self.path(src)} -> {self.path(dst)}") from None
+        refused = StorageError(error, "rename", f"{self.path(src)} -> {self.path(dst)}")
+        if private:
+            refused.hint = "whether it was done cannot be known: look at the second path before you do it again"
+        raise refused
 
     def move_directory(self, src: str, dst: str) -> bool:
         """Rename a directory onto a name that others may make, too.
