@@ -390,15 +390,16 @@ class Bulk:
             last: list[Entry] = []
             for entry in markers:
                 (last if self._requires(entry, meant) else first).append(entry)
-            done = self._reset_all(selection.of_markers(first, self._open), meant, targets)
+            late: dict[int, int] = {}
             for entry in last:
-                _mark(done, entry)
-            for shard, bits in sorted(meant.items()):
-                # RACE: what was set back with its marker may have run again since, and is not to be met a second time.
-                bits &= ~done.get(shard, 0)
-                if bits:
-                    self._reset_shard(selector, states, shard, bits, meant, targets)
-            self._reset_all(selection.of_markers(last, self._open), meant, targets)
+                _mark(late, entry)
+            # RACE: what was set back with its marker may have run again since, and is not to be met a second time.
+            done = self._reset_all(selection.of_markers(first, self._open), meant, targets)
+            rest = {shard: bits & ~done.get(shard, 0) & ~late.get(shard, 0) for shard, bits in meant.items()}
+            self._reset_shards(selector, states, rest, meant, targets)
+            done = self._reset_all(selection.of_markers(last, self._open), meant, targets)
+            rest = {shard: meant.get(shard, 0) & bits & ~done.get(shard, 0) for shard, bits in late.items()}
+            self._reset_shards(selector, states, rest, meant, targets)
             requirements.look_again(self._store, targets)
         except (StorageError, TaskError) as error:
             _say_how_many(error, self._moved)
@@ -406,20 +407,21 @@ class Bulk:
         self._say_what_is_left(selector, self._moved)
         return self._moved
 
-    def _reset_shard(
-        self, selector: Selector, states: tuple[State, ...], shard: int, bits: int, meant: dict[int, int], targets: set[int]
+    def _reset_shards(
+        self, selector: Selector, states: tuple[State, ...], which: dict[int, int], meant: dict[int, int], targets: set[int]
     ) -> None:
-        """Move these of one shard: a thousand at a time, so that a million cost no memory; the look at them is a new one."""
-        for _ in range(_RESET_LOOKS):
-            part = Selection(self._store, Selector(ids=IdSet.of(ids_in(shard, bits)), states=selector.states), states)
-            found = list(part.entries(self._open))
-            self._left += part.left
-            if packed := IdSet.of(part.packed()):
-                found += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed)]
-            moved = self._reset_all(found, meant, targets).get(shard, 0)
-            bits &= ~moved
-            if moved.bit_count() >= len(found):
-                return  # else, RACE: the shard was sealed between its listing and the moves
+        """Move these, a shard at a time, so that a million cost no memory; the look at each shard is a new one."""
+        for shard, bits in sorted(which.items()):
+            for _ in range(_RESET_LOOKS if bits else 0):
+                part = Selection(self._store, Selector(ids=IdSet.of(ids_in(shard, bits)), states=selector.states), states)
+                found = list(part.entries(self._open))
+                self._left += part.left
+                if packed := IdSet.of(part.packed()):
+                    found += [(entry, 1) for entry in loosened(self._store, self._holder.unpack, shard, packed)]
+                moved = self._reset_all(found, meant, targets).get(shard, 0)
+                bits &= ~moved
+                if moved.bit_count() >= len(found):
+                    break  # else, RACE: the shard was sealed between its listing and the moves
 
     def _requires(self, entry: Entry, meant: dict[int, int]) -> bool:
         """Whether the tasks of a marker require one of a shard of which some are meant, too."""

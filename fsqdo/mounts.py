@@ -45,9 +45,11 @@ def is_local(path: str) -> bool:
 
 def is_ours_alone(store: Store) -> bool:
     """Whether no other host can know a queue's names: a local disk may be exported, and then has had workers of others."""
+    if not is_local(store.directory):
+        return False
     own = f"{own_host()}-"
     workers = [*store.names("running"), *store.names("recovering"), *store.names("outcomes")]
-    return is_local(store.directory) and all(name.startswith(own) for name in workers if is_worker_name(name.partition(".")[0]))
+    return all(name.startswith(own) for name in workers if is_worker_name(name.partition(".")[0]))
 
 
 def _unescaped(point: str) -> str:
