@@ -6,6 +6,7 @@ say it again. Packs move as their marker where all of their tasks are meant, els
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -114,9 +115,15 @@ class Selector:
             return False
         if self.match is not None and not self.match.search(task.definition.words()):
             return False
-        if self.exit_code is not None and (not task.state.final or task.exitcode != self.exit_code):
+        if self.exit_code is not None and not (task.state.final and self.exit_code in _ends(task)):
             return False
         return self.older_than_s is None or _age_s(task) >= self.older_than_s
+
+
+def _ends(task: Task) -> tuple[int | None, ...]:
+    """The exit codes by which a task is found: of a signal n it is 128+n, as in a shell."""
+    number = task.outcome.signal if task.outcome else None
+    return (task.exitcode,) if number is None else (128 + number,)
 
 
 def _age_s(task: Task) -> float:
@@ -215,11 +222,14 @@ class Selection:
                     yield Task(entry, definition, self._outcomes)
             else:
                 yield Task(entry, definition_of(self._store, entry), self._outcomes)
-        except TaskError as error:
-            if isinstance(entry.name, TaskName) and entry.packed is None and self._store.read(entry.path) is None:
+        except (TaskError, StorageError) as error:
+            if isinstance(error, StorageError) and error.errno not in (errno.EACCES, errno.EPERM, errno.EISDIR):
+                raise
+            loose = isinstance(entry.name, TaskName) and entry.packed is None
+            if loose and isinstance(error, TaskError) and self._store.read(entry.path) is None:
                 # RACE: it moved between the listing and the look. One that was packed is where it was, for those who ask.
                 if entry.state is State.SUCCEEDED:
-                    again = self._store.entries(State.SUCCEEDED, IdSet.of(entry.name.id))
+                    again = self._store.entries(State.SUCCEEDED, IdSet.of(entry.name.first))
                     yield from (task for one in again if one.path != entry.path for task in self._all_of(one))
                 return
             yield Task(entry, Definition(entry.name.first, ""), self._outcomes, error=str(error))

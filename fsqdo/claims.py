@@ -19,8 +19,10 @@ What this worker has made loose itself it does not read at all.
 
 from __future__ import annotations
 
+import errno
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -42,6 +44,9 @@ _HERD = 16
 _LISTED_AGAIN = 5
 _PLENTY = 16
 _PASS_MOST = 100
+_ABSENT = 3
+_ABSENT_S = 60.0
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EISDIR)  # it is this file, not the file system
 _SLICE_LEAST = 4
 _SLICE_MOST = 500  # of a pack of 1000: half of it and two quarters, so that fewer files are there at any moment
 _SLICE_S = 30.0
@@ -94,7 +99,9 @@ class Claimer:
     Attributes
     ----------
     unfit
-        Ids of tasks this worker looked at and cannot run: passed over.
+        Ids of tasks this worker looked at and cannot run, or not even read: passed over.
+    why
+        Why the first of those cannot be read; "" when all can.
     cut_short
         The last claim looked at tasks that are left to others, and perhaps not yet at all there are: worth another try at once.
     """
@@ -128,7 +135,10 @@ class Claimer:
         self._since = time.monotonic()
         self._bad_packs: set[tuple[int, int]] = set()
         self._unfit_packs: dict[str, int] = {}
+        self._absent: Counter[str] = Counter()
+        self._absent_until = float("-inf")
         self.unfit: set[int] = set()
+        self.why = ""
         self.openings: set[str] = set()
 
     @property
@@ -204,6 +214,7 @@ class Claimer:
                     continue
                 return None
             misses += 1
+            self._absent[f"{self._directory}/{file}"] += 1
             if misses >= (1 if self._herd else _MISSES):
                 self._names, self._crowded, misses = [], self._crowded + 1, 0
             elif len(self._names) > 2:
@@ -223,7 +234,14 @@ class Claimer:
         content = self._contents.pop(file, b"") or None  # of what is long only the name was kept
         definition = None
         if judge is not None:
-            content = content or self._store.read(f"{self._directory}/{file}")
+            try:
+                content = content or self._store.read(f"{self._directory}/{file}")
+            except StorageError as error:
+                if error.errno not in _UNREADABLE:
+                    raise
+                self._report(f"task {name.id} is left where it is: {error}")
+                self.why = self.why or str(error)
+                return Verdict.LEAVE
             if content is None:
                 return None
             definition = Definition.if_sound(content, name.id)
@@ -268,6 +286,9 @@ class Claimer:
         if self._crowded or self._looked == float("-inf"):
             self._look_around()
         self._looked = time.monotonic()
+        if self._looked >= self._absent_until:
+            self._absent.clear()
+            self._absent_until = self._looked + _ABSENT_S
         for priority in self._store.priorities():
             if self._names and priority == self._priority and not self._interrupted(priority):
                 return True  # stay with this bundle
@@ -349,6 +370,8 @@ class Claimer:
         fit = tasks
         if self.unfit or self._passed:
             fit = [task for task in tasks if task[1].id not in self.unfit and task[1].id not in self._passed]
+        if self._absent:  # listed, and not there: a stale listing, a link to nothing
+            fit = [task for task in fit if self._absent[f"{directory}/{task[0]}"] < _ABSENT]
         if not fit:
             return False
         fit.sort(reverse=True)

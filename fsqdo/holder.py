@@ -109,6 +109,8 @@ class Holder:
         """End a task that was taken here."""
         if state in (State.WAITING, State.RUNNING):
             raise InputError(f"a task that was taken cannot be set to {state}", "set it Succeeded, Failed, Killed or Pending")
+        if err is not None and type(err) is not int:
+            raise InputError(f"err is {err!r}, but must be an exit code")
         self._part_from_parent()
         name = task.entry.name
         attempt = self._attempts.get(str(name))

@@ -111,6 +111,8 @@ def _remove_quietly(remove: Callable[[str], object], path: str) -> None:
 
 
 def _check_ids(store: Store, ids: IdSet) -> None:
+    if ids and ids.lowest < 1:
+        raise InputError(f"the required task {ids.lowest} does not exist", "ids begin with 1")
     if ids and ids.highest >= store.next_id():
         raise InputError(f"the required task {ids.highest} does not exist", f"the next free id is {store.next_id()}")
 
@@ -294,7 +296,7 @@ class _Spool:
 
     def _check(self, head: _Head) -> None:
         ids = head.requires | head.after
-        if ids and ids.highest >= self._limit:
+        if ids and (ids.highest >= self._limit or ids.lowest < 1):
             self._limit = self._store.next_id()
             _check_ids(self._store, ids)
 

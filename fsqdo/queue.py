@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fsqdo import names
-from fsqdo.errors import InputError, QueueNotFoundError, StorageError, TaskError, TaskNotFoundError
-from fsqdo.ids import SHARD_SIZE, IdSet
+from fsqdo.errors import InputError, QueueNotFoundError, StorageError, TaskError, TaskNotFoundError, short
+from fsqdo.ids import MAX_ID, SHARD_SIZE, IdSet
 from fsqdo.places import known_dir
 from fsqdo.settings import Settings
 from fsqdo.store import Store, Tree
@@ -205,6 +205,8 @@ class Queue:
         from fsqdo.inputs import spread
         from fsqdo.load import load
 
+        if isinstance(tasks, (str, bytes, Mapping)):
+            raise InputError(f"{short(tasks)} is one task", "give a list of tasks, or use `add`")
         items, common_requires, common_after = spread(tasks, requires, after)
         common = Options.of(requires=common_requires, after=common_after, **options)
         return load(self.store, items, common, cwd=os.getcwd(), known=known, progress=progress)
@@ -263,10 +265,13 @@ class Queue:
 
         from fsqdo.bulk import Selection, Selector, refuse_unknown_ids
 
+        if limit is not None and limit < 0:
+            raise InputError(f"limit is {limit}, but must not be negative")
         selector = Selector.of(**select)
+        self.store.top()  # a queue that was deleted is not an empty one
         refuse_unknown_ids(self.store, selector.ids)
         found = False
-        for task in islice(Selection(self.store, selector, State).tasks(), limit):
+        for task in islice(Selection(self.store, selector, State).tasks(), None if limit is None else min(limit, MAX_ID)):
             found = True
             yield task
         if not found and limit != 0 and selector.ids and len(selector.ids) == 1 and selector == Selector(ids=selector.ids):
@@ -329,6 +334,7 @@ class Queue:
         """Yield (id, what the function returned) for every succeeded task whose function returned something."""
         from fsqdo.show import results
 
+        self.store.top()
         return results(self.store)
 
     def status(self) -> dict[str, Any]:
@@ -393,37 +399,39 @@ class Queue:
         """The workers there are: what each says of itself, what it runs, and whether it is alive (None: unknown)."""
         from fsqdo.show import workers
 
+        self.store.top()
         return workers(self.store)
 
     # ------------------------------------------------------------ changing many
     def _bulk(self) -> Any:
         from fsqdo.bulk import Bulk
 
+        self.store.top()
         return Bulk(self.store, self._holder())
 
-    def retry(self, dry_run: bool = False, **select: Any) -> int:
+    def retry(self, id: object = None, *, dry_run: bool = False, **select: Any) -> int:
         """Move failed tasks (or, when asked for, killed ones) back to pending with a fresh budget of attempts; how many."""
-        selector = self._selector(select)
+        selector = self._selector(id, select)
         states = (State.FAILED, State.KILLED) if selector.states else (State.FAILED,)
         return int(self._bulk().reset(selector, states, dry_run))
 
-    def rerun(self, dry_run: bool = False, **select: Any) -> int:
+    def rerun(self, id: object = None, *, dry_run: bool = False, **select: Any) -> int:
         """Move tasks in final states back to pending, or to waiting where they require one that is rerun, too; how many."""
-        return int(self._bulk().reset(self._selector(select), (State.SUCCEEDED, State.FAILED, State.KILLED), dry_run))
+        return int(self._bulk().reset(self._selector(id, select), (State.SUCCEEDED, State.FAILED, State.KILLED), dry_run))
 
-    def kill(self, dry_run: bool = False, wait_s: float = 0.0, **select: Any) -> int:
+    def kill(self, id: object = None, *, dry_run: bool = False, wait_s: float = 0.0, **select: Any) -> int:
         """Take pending and waiting tasks out and have running ones stopped; how many."""
-        return int(self._bulk().kill(self._selector(select), dry_run, wait_s))
+        return int(self._bulk().kill(self._selector(id, select), dry_run, wait_s))
 
-    def reprioritize(self, priority: int, dry_run: bool = False, **select: Any) -> int:
+    def reprioritize(self, priority: int, id: object = None, *, dry_run: bool = False, **select: Any) -> int:
         """Give pending and waiting tasks another priority; how many."""
         names.check_priority(priority)
-        return int(self._bulk().reprioritize(self._selector(select), priority, dry_run))
+        return int(self._bulk().reprioritize(self._selector(id, select), priority, dry_run))
 
-    def _selector(self, select: Mapping[str, Any]) -> Selector:
+    def _selector(self, id: object, select: Mapping[str, Any]) -> Selector:
         from fsqdo.bulk import Selector
 
-        return Selector.of(**select)
+        return Selector.of(id=id, **select)
 
     def set_state(self, task_id: int, state: State | str, err: int | None = None, message: str | None = None) -> None:
         """Set the state of a task that this process took with `get`, or that nobody runs: to Pending or Killed."""

@@ -240,6 +240,7 @@ class Slot:
         self.stopped_as = ""
         self.limit_s = NEVER
         self._stop_at = self._kill_at = NEVER
+        self._log_first = self._log_end  # what was written so far is no later attempt's
 
     @property
     def due(self) -> float:

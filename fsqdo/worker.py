@@ -457,7 +457,7 @@ class Worker:
 
     def _may_claim(self, now: float) -> bool:
         if self._options.max_tasks is not None and self._started >= self._options.max_tasks:
-            self._draining = self._draining or f"it started {self._started} tasks, as many as it may"
+            self._draining = self._draining or f"it started as many tasks as it may, {self._started}"
         if self._draining:
             return False
         if now >= self._next_pause_look:
@@ -530,7 +530,9 @@ class Worker:
             self._looked_twice = True  # the last pack may be in the hands of another, who is opening it
         elif not self._passes.more_to_come():
             left = self._claimer.left
-            unfit = f"{left} {'task is' if left == 1 else 'tasks are'} left to other workers ({self._fit.why})"
+            unfit = (
+                f"{left} {'task is' if left == 1 else 'tasks are'} left to other workers ({self._fit.why or self._claimer.why})"
+            )
             self._draining = unfit if left else "the queue is drained"
 
     def _end_if_idle(self, now: float) -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,14 @@ from fsqdo import allocation
 from fsqdo.errors import InputError
 
 GRACE_S = 10.0
+
+
+_MOST = 100_000
+
+
+def _to_stderr(text: str) -> None:
+    with suppress(OSError):  # nobody listens: no reason to end
+        print(f"fsqdo: {text}", file=sys.stderr)  # noqa: T201
 
 
 @dataclass
@@ -75,7 +84,7 @@ class WorkerOptions:
     max_fails: int | None = None
     health_check: str | None = None
     bad_node_after: int | None = None
-    report: Callable[[str], None] = lambda text: print(f"fsqdo: {text}", file=sys.stderr)  # noqa: T201
+    report: Callable[[str], None] = _to_stderr
     verbose: bool = False
 
     def __post_init__(self) -> None:
@@ -90,6 +99,11 @@ class WorkerOptions:
                 raise InputError(f"{key} is {value!r}, but must be a number of seconds")
         if self.health_check is not None and (not self.health_check.strip() or "\0" in self.health_check):
             raise InputError(f"health_check is {self.health_check!r}, but must be a command")
+        if self.script is not None and (not self.script.strip() or "\0" in self.script):
+            raise InputError(f"script is {self.script!r}, but must be a command")
+        for key in ("slots", "gpus"):
+            if (getattr(self, key) or 0) > _MOST:
+                raise InputError(f"{key} is {getattr(self, key)}, but must be at most {_MOST}")
         if self.func is not None and self.script is not None:
             raise InputError("a worker has a script or a function, not both")
         if callable(self.func) and self.slots != 1:

@@ -18,7 +18,7 @@ import fsqdo
 from fsqdo import load, names, packs
 from fsqdo.claims import Claimer
 from fsqdo.cli import main
-from fsqdo.errors import FormatError, StorageError, TaskNotFoundError
+from fsqdo.errors import FormatError, InputError, QueueNotFoundError, StorageError, TaskNotFoundError
 from fsqdo.failures import Failures
 from fsqdo.member import Member
 from fsqdo.mounts import is_ours_alone
@@ -573,3 +573,136 @@ def test_a_bench_of_a_file(root: Path, capsys: pytest.CaptureFixture[str]) -> No
     (root / "file").touch()
     assert main(["bench", str(root / "file")]) == 1
     assert "is not a directory" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- what a hostile user tried
+def test_a_name_behind_which_nothing_is_keeps_no_worker(queue: fsqdo.Queue) -> None:
+    """As in a listing that is stale for ever: it is passed over, and the other bundles come."""
+    queue.add("true")
+    queue.add_multiple(["true"])
+    pending = Path(queue.directory, "pending/0/000000")
+    (pending / "000000053.json").symlink_to("/nonexistent/x")
+    assert queue.do(report=lambda text: None).succeeded == 2
+
+
+def test_an_unreadable_file_keeps_no_worker_from_the_others(queue: fsqdo.Queue) -> None:
+    queue.add("true")
+    queue.add_multiple(["true", "true"])
+    Path(queue.directory, "pending/0/000000/000000052.json").mkdir()
+    said: list[str] = []
+    summary = queue.do(report=said.append)
+    assert summary.succeeded == 3
+    assert "1 task is left to other workers" in summary.why
+    assert "000000052.json: Is a directory" in summary.why
+    assert sum("task 52 is left where it is" in text for text in said) == 1
+
+
+def test_an_unreadable_file_keeps_nobody_from_listing_and_killing_the_others(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["one", "two"])
+    (bundle,) = Path(queue.directory, "pending/0").iterdir()
+    (bundle / "000000000.json").mkdir()
+    rows = queue.tasks()
+    assert [(row.id, bool(row.error)) for row in rows] == [(0, True), (1, False), (2, False)]
+    assert queue.kill(match="o") == 2
+
+
+def test_a_task_that_did_not_start_has_no_output_of_another(queue: fsqdo.Queue) -> None:
+    queue.add("echo of the first one")
+    queue.add({"a": 1})
+    queue.do(report=lambda text: None)
+    assert queue.log(1) == b"of the first one\n"
+    assert queue.log(2) == b""
+    (story,) = Path(queue.directory, "failed").rglob("*.txt")
+    assert "of the first one" not in story.read_text()
+
+
+def test_ids_come_first_and_none_are_none(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["false"] * 3)
+    assert queue.reprioritize(5, []) == queue.kill([]) == 0
+    assert queue.reprioritize(5, [1]) == 1
+    queue.do(report=lambda text: None)
+    assert queue.retry([]) == queue.rerun([]) == 0
+    assert queue.retry([1, 2]) == 2
+    assert queue.rerun("3", dry_run=True) == 1
+    with pytest.raises(TypeError):
+        queue.retry([3], True)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("err", ["x", 1.5, True])
+def test_only_an_exit_code_is_one(queue: fsqdo.Queue, err: object) -> None:
+    queue.add("true")
+    task = queue.get()
+    assert task is not None
+    with pytest.raises(InputError, match="must be an exit code"):
+        task.set_state("Failed", err=err)  # type: ignore[arg-type]
+    task.set_state("Failed", err=7)
+    assert queue.task(1).exitcode == 7
+
+
+@pytest.mark.parametrize("script", ["", "  ", "a\0b"])
+def test_a_script_that_is_none_is_refused(script: str) -> None:
+    with pytest.raises(InputError, match="script is"):
+        WorkerOptions(script=script)
+
+
+@pytest.mark.parametrize("key", ["slots", "gpus"])
+def test_more_than_any_machine_has_is_refused(key: str) -> None:
+    with pytest.raises(InputError, match=f"{key} is 100000000, but must be at most"):
+        WorkerOptions(**{key: 100_000_000})  # type: ignore[arg-type]
+
+
+def test_a_signal_is_found_by_its_exit_code(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["exit 137", "kill -9 $$", "exit 9"])
+    queue.do(report=lambda text: None)
+    assert [task.id for task in queue.tasks(exitcode=137)] == [1, 2]
+    assert [task.id for task in queue.tasks(exitcode=9)] == [3]
+
+
+def test_nothing_requires_the_task_before_the_first(queue: fsqdo.Queue) -> None:
+    queue.add("true")
+    for add in (lambda: queue.add("true", requires=[0]), lambda: queue.add_multiple(["true"], requires=[0, 1])):
+        with pytest.raises(InputError, match="required task 0 does not exist"):
+            add()
+
+
+def test_a_deleted_queue_is_not_an_empty_one(queue: fsqdo.Queue) -> None:
+    queue.add("true")
+    fsqdo.connect("Q").delete()
+    asked: list[Callable[[], object]] = [
+        queue.tasks,
+        lambda: list(queue.results()),
+        queue.workers,
+        queue.retry,
+        lambda: queue.kill(match="."),
+        lambda: queue.add("true"),
+        lambda: queue.task(1),
+    ]
+    for ask in asked:
+        with pytest.raises(QueueNotFoundError):
+            ask()
+
+
+@pytest.mark.parametrize("tasks", ["abc", b"abc", {"a": 1}])
+def test_one_task_is_no_list(queue: fsqdo.Queue, tasks: object) -> None:
+    with pytest.raises(InputError, match="is one task"):
+        queue.add_multiple(tasks)  # type: ignore[arg-type]
+
+
+def test_limits_of_any_size(queue: fsqdo.Queue) -> None:
+    queue.add("true")
+    assert len(queue.tasks(limit=10**20)) == 1
+    with pytest.raises(InputError, match="must not be negative"):
+        queue.tasks(limit=-1)
+
+
+def test_a_worker_to_which_nobody_listens_goes_on(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["false"] * 4)
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m fsqdo do Q 2>&1 | true; sleep 0.1', sys.executable], check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0
+    until = time.monotonic() + 20
+    while _counts(queue) != {"Failed": 4} and time.monotonic() < until:
+        time.sleep(0.05)
+    assert _counts(queue) == {"Failed": 4}
+    assert all(len(queue.show(n)["attempts"]) == 1 for n in range(1, 5))

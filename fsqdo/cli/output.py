@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _BATCH = 1000
@@ -47,15 +48,13 @@ def counted(number: int, noun: str) -> str:
 def say(text: str) -> None:
     """Words for people, on stderr."""
     if sys.stderr is not None:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody listens: no reason to end, for a worker least of all
+            print(text, file=sys.stderr, flush=True)
 
 
 def complain(text: str) -> None:
     """An error, on stderr: `fsqdo: what happened; what to do next`."""
-    try:
-        say("\n".join(printable(line) for line in f"fsqdo: {text}".split("\n")))
-    except OSError:
-        pass  # nobody listens; the exit code still tells
+    say("\n".join(printable(line) for line in f"fsqdo: {text}".split("\n")))
 
 
 def write_lines(lines: Iterable[str]) -> None:

@@ -154,6 +154,7 @@ class Store(Tree):
             if found:
                 return found
             fs.sleep(delay)
+        self.top()  # a queue that was deleted has none, of course
         raise FormatError(
             f"{self.path('next-id')} has no file that says which id is next",
             "make an empty file in it called <number>.a, the number (nine digits) above every id in use",
