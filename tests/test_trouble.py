@@ -469,6 +469,22 @@ def test_a_forked_child_leaves_the_tasks_of_its_parent_alone(queue: fsqdo.Queue)
     assert _counts(queue) == {"Succeeded": 2}
 
 
+def test_what_runs_is_in_the_journal_before_the_next_claim(queue: fsqdo.Queue, seam: System) -> None:
+    """Who recovers after a kill during a claim, which may hang for long, must know which processes to end."""
+    queue.add_multiple(["sleep 0.2", "true"])
+    journals: list[str] = []
+
+    def rename(src: str, dst: str) -> None:
+        if "/running/" in dst and dst.endswith("000000002.json"):
+            journals.extend(path.read_text() for path in Path(queue.directory, "outcomes").iterdir())
+        os.rename(src, dst)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    queue.do(slots=2, report=lambda text: None)
+    assert len(journals) == 1
+    assert '{"name":"000000001","outcome":"started"' in journals[0]
+
+
 # ---------------------------------------------------------------- packed files that were damaged
 @pytest.fixture
 def packed(queue: fsqdo.Queue) -> Path:
