@@ -6,7 +6,6 @@ say it again. Packs move as their marker where all of their tasks are meant, els
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import time
@@ -223,7 +222,7 @@ class Selection:
             else:
                 yield Task(entry, definition_of(self._store, entry), self._outcomes)
         except (TaskError, StorageError) as error:
-            if isinstance(error, StorageError) and error.errno not in (errno.EACCES, errno.EPERM, errno.EISDIR):
+            if isinstance(error, StorageError) and not error.unreadable:
                 raise
             loose = isinstance(entry.name, TaskName) and entry.packed is None
             if loose and isinstance(error, TaskError) and self._store.read(entry.path) is None:
@@ -352,9 +351,10 @@ class Bulk:
         requirements.look_again(self._store, self._opened_under)
         self._opened_under.clear()
 
-    def _publish_rest(self) -> None:
+    def _publish_rest(self, dry_run: bool) -> None:
         """Bring what loaders left in the middle to its place first: these are tasks as others, and may be meant."""
-        requirements.look_again(self._store, roll_forward(self._store))
+        if not dry_run:
+            requirements.look_again(self._store, roll_forward(self._store))
 
     def _chosen(
         self, selector: Selector, states: Iterable[State], dry_run: bool, whole: Callable[[PackName], bool] = _never
@@ -386,8 +386,7 @@ class Bulk:
             if wrong:
                 raise InputError(f"{wrong[0]} tasks cannot be reset", "only " + ", ".join(states) + " ones can")
         refuse_unknown_ids(self._store, selector.ids)
-        if not dry_run:
-            self._publish_rest()
+        self._publish_rest(dry_run)
         selection = Selection(self._store, selector, states)
         meant, markers = selection.chosen()
         if dry_run:
@@ -483,8 +482,7 @@ class Bulk:
         """
         if selector.everything:
             raise InputError("kill wants to know which tasks", "give ids, or all pending ones: --state Pending")
-        if not dry_run:
-            self._publish_rest()
+        self._publish_rest(dry_run)
         killed = self._kill_open(selector, dry_run)
         told: set[int] = set()
         end = time.monotonic() + wait_s
@@ -539,8 +537,7 @@ class Bulk:
         One rename each: pending ones to the directory of the priority, all to a fresh name that says it.
         """
         changed = 0
-        if not dry_run:
-            self._publish_rest()
+        self._publish_rest(dry_run)
         try:
             for entry, count in self._chosen(selector, OPEN_STATES, dry_run, whole=_always):
                 if dry_run:

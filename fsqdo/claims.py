@@ -19,7 +19,6 @@ What this worker has made loose itself it does not read at all.
 
 from __future__ import annotations
 
-import errno
 import random
 import time
 from collections import Counter
@@ -46,7 +45,6 @@ _PLENTY = 16
 _PASS_MOST = 100
 _ABSENT = 3
 _ABSENT_S = 60.0
-_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EISDIR)  # it is this file, not the file system
 _SLICE_LEAST = 4
 _SLICE_MOST = 500  # of a pack of 1000: half of it and two quarters, so that fewer files are there at any moment
 _SLICE_S = 30.0
@@ -237,7 +235,7 @@ class Claimer:
             try:
                 content = content or self._store.read(f"{self._directory}/{file}")
             except StorageError as error:
-                if error.errno not in _UNREADABLE:
+                if not error.unreadable:
                     raise
                 self._report(f"task {name.id} is left where it is: {error}")
                 self.why = self.why or str(error)
@@ -253,7 +251,7 @@ class Claimer:
             name = moved_by_hand(name)
         own = file if len(file) == PLAIN else name.file
         if not self._store.move(f"{self._directory}/{file}", f"{self._own}/{own}", make=False):
-            if self._store.ls(self._own) is None and self._store.ls(self._own) is None:  # asked twice, as `Member.listing`
+            if self._store.ls_twice(self._own) is None:
                 raise FencedError(f"{self._store.path(self._own)} is gone: this worker was declared dead")
             return None
         if content is None:

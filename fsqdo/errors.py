@@ -161,3 +161,8 @@ class StorageError(FsqdoError):
     def full(self) -> bool:
         """Whether space is what was missing, so that trying again later can help."""
         return self.errno in (errno_codes.ENOSPC, errno_codes.EDQUOT)
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether it is this one file that cannot be read, and not the file system that is in trouble."""
+        return self.errno in (errno_codes.EACCES, errno_codes.EPERM, errno_codes.EISDIR)

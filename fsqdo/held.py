@@ -106,7 +106,8 @@ class Held:
         """
         for kept in list(self.kept):
             if self._is_to_be_killed(kept.claim):
-                self.kill(kept.claim.key)
+                self.kept.remove(kept)
+                self._killed(kept.claim, kept.definition)
                 continue
             options = kept.definition.options
             if self._fit.fits_now(options) or self._fit.never(options):

@@ -81,9 +81,7 @@ class Member:
         FencedError
             When it is gone: somebody declared this worker dead.
         """
-        listed = self._store.ls(self.directory)
-        if listed is None:
-            listed = self._store.ls(self.directory)  # asked twice: a wrong answer would cost all that runs
+        listed = self._store.ls_twice(self.directory)
         if listed is None:
             raise FencedError(f"{self._store.path(self.directory)} is gone: this worker was declared dead")
         return listed

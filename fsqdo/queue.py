@@ -307,7 +307,9 @@ class Queue:
                 return task
         why = "an add or a load was cut short, which leaves a gap in the ids"
         if self.store.damaged:
-            why = f"{'; '.join(self.store.damaged.values())}: mend it with an editor"
+            from fsqdo.unpacking import MEND
+
+            why = f"{'; '.join(self.store.damaged.values())}; {MEND}"
         elif self.store.loaded_file(task_id) is not None:
             why = f"its load is not all in place yet: `fsqdo promote {self.name}`, and look again"
         raise TaskNotFoundError(f"queue {self.name} has no task {task_id}", why)

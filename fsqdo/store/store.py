@@ -115,9 +115,7 @@ class Store(Tree):
 
     def top(self) -> list[str]:
         """List the queue's own directory; QueueNotFoundError when it is gone."""
-        listed = self.ls("")
-        if listed is None:
-            listed = self.ls("")  # asked twice: a wrong answer would cost a worker all that it runs
+        listed = self.ls_twice("")
         if listed is None:
             raise QueueNotFoundError(f"the queue at {self.directory} is gone")
         return listed

@@ -80,6 +80,11 @@ class Tree:
                     raise StorageError(error, "listdir", path) from None
         return None
 
+    def ls_twice(self, relative: str) -> list[str] | None:
+        """The same, asked again before None is believed: where one wrong answer would cost a worker all that it runs."""
+        listed = self.ls(relative)
+        return self.ls(relative) if listed is None else listed
+
     def names(self, relative: str) -> list[str]:
         """List a directory, sorted; a missing one has no names."""
         return sorted(self.ls(relative) or ())
