@@ -1,9 +1,9 @@
 """Every name in a queue's tree: built, parsed and validated here and nowhere else. Pure.
 
-A task's file is called by its id and by what has happened to it since: `000000017.r1f1i2p5@worker.json`,
-where r counts moves by hand, f failures, i interruptions; p5 or m10 is a priority (5 or -10) given later; `@worker` stands
-on finished tasks. Counters only grow, so a name never comes back to a directory it was in (a network client that
-remembers the old name could otherwise answer "renamed" and move nothing).
+A task's file is called by its id and by what has happened to it since: `000000017.r1f1i2s3p5@worker.json`, where r counts
+moves by hand, f failures, i interruptions that may be the task's fault, s stops in good order; p5 or m10 is a priority (5 or
+-10) given later; `@worker` stands on finished tasks. Counters only grow, so a name never comes back to a directory it was in
+(a network client that remembers the old name could otherwise answer "renamed" and move nothing).
 
 Parsing is tolerant (people use `mv`): counters in any order, a worker where there should be none. What is not ours gives None.
 """
@@ -33,17 +33,17 @@ TREE_DIRS = (
 PLAIN = len("000000017.json")  # a task's file with nothing more in its name
 
 # Numbers are bounded: what is longer was not made by us, and could not be a priority's directory or an id of an IdSet.
-_COUNTERS = r"(?:\.((?:[rfipm][0-9]{1,9})+))?"
+_COUNTERS = r"(?:\.((?:[rfispm][0-9]{1,9})+))?"
 _TASK = re.compile(r"([0-9]{9,18})" + _COUNTERS + r"(?:@([A-Za-z0-9_.-]+))?\.json\Z")
 _PACK = re.compile(r"([0-9]{9,18})-([0-9]{9,18})" + _COUNTERS + r"(?:@([A-Za-z0-9_.-]+?))?(\.pack)?\Z")
 _OPENING = re.compile(r"(.+)@(-?[0-9]{1,9})(?:w([0-9]{1,18})|(k))?(\.drop)?\Z")
-_COUNTER = re.compile(r"([rfipm])([0-9]{1,9})")
+_COUNTER = re.compile(r"([rfispm])([0-9]{1,9})")
 _SHARD = re.compile(r"[0-9]{6,15}\Z")
 _PACKED_SHARD = re.compile(r"([0-9]{6,15})\.p([0-9]{1,9})(?:\.all\.([A-Za-z0-9]+)|\.n([0-9]{1,9})\.jsonl)?\Z")
 # For counting: whole directories at once, each name between two slashes, which cannot be in them. There is but one way in which
 # a name can match, so one that does not costs no more.
 _ENTRIES = re.compile(
-    r"(?:/[0-9]{9,18}(?:\.(?:[rfipm][0-9]{1,9})+)?(?:\.json|@(?!\.json/)[A-Za-z0-9_.-]+)/"
+    r"(?:/[0-9]{9,18}(?:\.(?:[rfispm][0-9]{1,9})+)?(?:\.json|@(?!\.json/)[A-Za-z0-9_.-]+)/"
     r"|/[0-9]{9,18}-[0-9]{9,18}(?:[.@][^/]*)?\.pack/)*"
 )
 _MARKERS = re.compile(r"(?<![^/])([0-9]{9})-([0-9]{9})\.pack(?=/)")
@@ -63,7 +63,7 @@ _KINDS = 6  # of names in a directory: the tasks of each worker are one
 _SAME_DIGIT = {ord(digit): "0" for digit in "123456789"}
 
 
-def _counter_text(r: int, f: int, i: int, priority: int | None) -> str:
+def _counter_text(r: int, f: int, i: int, s: int, priority: int | None) -> str:
     text = ""
     if r:
         text = f"r{r}"
@@ -71,13 +71,15 @@ def _counter_text(r: int, f: int, i: int, priority: int | None) -> str:
         text += f"f{f}"
     if i:
         text += f"i{i}"
+    if s:
+        text += f"s{s}"
     if priority is not None:
         text += f"p{priority}" if priority >= 0 else f"m{-priority}"
     return "." + text if text else ""
 
 
-def _read_counters(text: str | None) -> tuple[int, int, int, int | None]:
-    r = f = i = 0
+def _read_counters(text: str | None) -> tuple[int, int, int, int, int | None]:
+    r = f = i = s = 0
     priority: int | None = None
     for letter, digits in _COUNTER.findall(text or ""):
         n = int(digits)
@@ -87,12 +89,14 @@ def _read_counters(text: str | None) -> tuple[int, int, int, int | None]:
             f = n
         elif letter == "i":
             i = n
+        elif letter == "s":
+            s = n
         else:
             priority = n if letter == "p" else -n
-    return r, f, i, priority
+    return r, f, i, s, priority
 
 
-_UNTOUCHED = (0, 0, 0, None, None)
+_UNTOUCHED = (0, 0, 0, 0, None, None)
 
 
 class TaskName(NamedTuple):
@@ -102,13 +106,14 @@ class TaskName(NamedTuple):
     r: int = 0
     f: int = 0
     i: int = 0
+    s: int = 0
     priority: int | None = None
     worker: str | None = None
 
     def __str__(self) -> str:
-        if self[1:5] == _UNTOUCHED[:4]:
+        if self[1:6] == _UNTOUCHED[:5]:
             return f"{self.id:09d}"
-        return f"{self.id:09d}{_counter_text(*self[1:5])}"
+        return f"{self.id:09d}{_counter_text(*self[1:6])}"
 
     @property
     def file(self) -> str:
@@ -120,7 +125,7 @@ class TaskName(NamedTuple):
     @property
     def attempt(self) -> int:
         """Number of the attempt that this name stands for, within its round; from 1."""
-        return self.f + self.i + 1
+        return self.f + self.i + self.s + 1
 
     @property
     def first(self) -> int:
@@ -151,11 +156,12 @@ class PackName(NamedTuple):
     r: int = 0
     f: int = 0
     i: int = 0
+    s: int = 0
     priority: int | None = None
     worker: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.first:09d}-{self.last:09d}{_counter_text(*self[2:6])}"
+        return f"{self.first:09d}-{self.last:09d}{_counter_text(*self[2:7])}"
 
     @property
     def file(self) -> str:
@@ -174,7 +180,7 @@ class PackName(NamedTuple):
 
     def task(self, task_id: int) -> TaskName:
         """Name of one of its tasks, once it is opened."""
-        return TaskName(task_id, self.r, self.f, self.i, self.priority)
+        return TaskName(task_id, self.r, self.f, self.i, self.s, self.priority)
 
 
 Name = TypeVar("Name", TaskName, PackName, "TaskName | PackName")
@@ -186,8 +192,13 @@ def failed_once_more(name: TaskName) -> TaskName:
 
 
 def interrupted_once_more(name: Name) -> Name:
-    """The fresh name of what goes back without having failed."""
+    """The fresh name of what goes back without having failed, although it may be what ended the attempt."""
     return name._replace(i=name.i + 1, worker=None)
+
+
+def stopped_once_more(name: Name) -> Name:
+    """The fresh name of what goes back since its worker was to end: however often, that tells nothing about the task."""
+    return name._replace(s=name.s + 1, worker=None)
 
 
 def moved_by_hand(name: Name, renew: bool = False, priority: int | None = None) -> Name:
@@ -196,13 +207,13 @@ def moved_by_hand(name: Name, renew: bool = False, priority: int | None = None) 
     Parameters
     ----------
     renew
-        Drop failures and interruptions, so that the budget of attempts starts anew (retry, rerun).
+        Drop failures, interruptions and stops, so that the budget of attempts starts anew (retry, rerun).
     priority
         The priority given with it; None keeps what the name has.
     """
     fresh = name._replace(r=name.r + 1, worker=None)
     if renew:
-        fresh = fresh._replace(f=0, i=0)
+        fresh = fresh._replace(f=0, i=0, s=0)
     return fresh if priority is None else fresh._replace(priority=priority)
 
 
@@ -215,7 +226,7 @@ def parse_task(name: str) -> TaskName | None:
         return None
     digits, counters, worker = match.groups()
     if counters is None:
-        return TaskName(int(digits), 0, 0, 0, None, worker)
+        return TaskName(int(digits), worker=worker)
     return TaskName(int(digits), *_read_counters(counters), worker)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fsqdo.ids import SHARD_SIZE
 from fsqdo.journal import failed_path
-from fsqdo.names import TaskName, failed_once_more, interrupted_once_more
+from fsqdo.names import TaskName, failed_once_more, interrupted_once_more, stopped_once_more
 from fsqdo.outcome import Outcome
 from fsqdo.recovery import killed_path
 from fsqdo.requirements import pending_place, returned_place
@@ -110,7 +110,7 @@ def _by_protocol(name: TaskName, settings: Settings, attempt: Attempt) -> tuple[
         attempt.pauses = f"task {name.id} asked for it by {_how(attempt)}"
     if action in ("restart", "pause"):
         attempt.reason = f"{_how(attempt)}: {action}"
-        return "interrupted", None
+        return ("interrupted" if action == "pause" else action), None
     return "failed", None
 
 
@@ -126,9 +126,9 @@ def _destination(
 ) -> tuple[str, str]:
     if kind == "killed":
         return kind, killed_path(name)
-    if kind == "interrupted":
-        fresh = interrupted_once_more(name)
-        return kind, f"{returned_place(settings, fresh, options)}/{fresh.file}"
+    if kind in ("interrupted", "restart"):
+        fresh = stopped_once_more(name) if kind == "interrupted" else interrupted_once_more(name)
+        return "interrupted", f"{returned_place(settings, fresh, options)}/{fresh.file}"
     fresh = failed_once_more(name)
     retries = settings.max_retries if options.max_retries is None else options.max_retries
     if name.f >= retries or not (_worth_a_retry(options, settings, attempt) if retry is None else retry):

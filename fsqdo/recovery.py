@@ -20,11 +20,13 @@ from fsqdo.names import (
     failed_once_more,
     interrupted_once_more,
     is_worker_name,
+    moved_by_hand,
     new_token,
     parse_opening,
     parse_task,
     parse_unpacking,
     shard_name,
+    stopped_once_more,
 )
 from fsqdo.outcome import Outcome
 from fsqdo.packs import definition_from, drop, has_second_name
@@ -101,7 +103,7 @@ def drain(store: Store, worker: str, crashed: bool = True) -> int:
     Parameters
     ----------
     crashed
-        Whether the interruptions count towards `max_interruptions`: the worker died, maybe of its task.
+        The worker died, maybe of its task: that counts towards `max_interruptions`.
 
     Notes
     -----
@@ -189,8 +191,8 @@ def _was_second_name(store: Store, src: str, name: TaskName) -> bool:
 
 
 def killed_path(name: TaskName) -> str:
-    """Where a killed task goes, relative to the queue."""
-    return f"killed/{shard_name(name.id)}/{name}.json"
+    """Where a killed task goes, relative to the queue; under a fresh name, for somebody may move it back to where it was."""
+    return f"killed/{shard_name(name.id)}/{moved_by_hand(name).file}"
 
 
 def complete(store: Store, src: str, outcome: Outcome, definition: Definition | None = None, detail: str = "") -> bool:
@@ -235,7 +237,7 @@ def give_back(store: Store, src: str, name: TaskName, worker: str, crashed: bool
     """Move a task back to pending as an interruption; False when it was interrupted too often and failed instead."""
     definition = _definition_at(store, src)
     options = definition.options if definition else Options()
-    fresh = interrupted_once_more(name)
+    fresh = interrupted_once_more(name) if crashed else stopped_once_more(name)
     if crashed and fresh.i > store.settings.max_interruptions:
         times = f"this was interruption {fresh.i} (max_interruptions is {store.settings.max_interruptions})"
         reason = f"its worker died while it ran, and {times}"

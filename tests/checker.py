@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-COUNTERS = r"(?P<counters>\.(?:[rfipm]\d+)+)?"
+COUNTERS = r"(?P<counters>\.(?:[rfispm]\d+)+)?"
 TASK = re.compile(r"(?P<id>\d{9,})" + COUNTERS + r"(?:@(?P<worker>[A-Za-z0-9_.-]+))?\.json", re.ASCII)
 PACK = re.compile(r"(?P<first>\d{9,})-(?P<last>\d{9,})" + COUNTERS + r"\.pack", re.ASCII)
 BUNDLE = re.compile(r"(?P<first>\d{9,})-(?P<last>\d{9,})" + COUNTERS, re.ASCII)

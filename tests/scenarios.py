@@ -246,7 +246,7 @@ def with_dead(world: World) -> None:
         (2, "succeeded", f"succeeded/000000/000000002@{dead}.json"),
         (3, "failed", f"failed/000000/000000003.f1@{dead}.json"),
         (4, "retry", "pending/0/000000/000000004.f1.json"),
-        (5, "interrupted", "pending/0/000000/000000005.i1.json"),
+        (5, "interrupted", "pending/0/000000/000000005.s1.json"),
         (6, "", ""),
     ):
         (base / f"pending/0/000000/{number:09d}.json").rename(home / f"{number:09d}.json")

@@ -78,7 +78,7 @@ def test_what_is_held_goes_back_when_the_worker_is_stopped(queue: fsqdo.Queue, t
         process.wait(HANG_S)
     assert running(queue) == []
     names = sorted(path.name for path in Path(queue.directory).glob("pending/0/*/*.json"))[:2]
-    assert names == [f"{SHORT + 1:09d}.i1.json", f"{SHORT + 2:09d}.r1.json"]  # only what ran was interrupted
+    assert names == [f"{SHORT + 1:09d}.s1.json", f"{SHORT + 2:09d}.r1.json"]  # only what ran was stopped
     assert not list(read_queue(queue.directory).problems(range(1, 2 * SHORT + 2)))
 
 

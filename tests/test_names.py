@@ -19,18 +19,19 @@ ids = st.integers(0, 10**12)
 counters = st.integers(0, 10**6)
 priorities = st.integers(-names.MAX_PRIORITY, names.MAX_PRIORITY)
 workers = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,30}", fullmatch=True)
-task_names = st.builds(TaskName, ids, counters, counters, counters, st.none() | priorities, st.none() | workers)
+task_names = st.builds(TaskName, ids, counters, counters, counters, counters, st.none() | priorities, st.none() | workers)
 pack_names = st.builds(
-    lambda first, more, r, f, i, p: PackName(first, first + more, r, f, i, p),
+    lambda first, more, r, f, i, s, p: PackName(first, first + more, r, f, i, s, p),
     ids,
     st.integers(0, 5000),
+    counters,
     counters,
     counters,
     counters,
     st.none() | priorities,
 )
 file_names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=60)
-almost_names = st.text(alphabet="0123456789rfipmw@.-jsonlpackdrt", min_size=1, max_size=60)
+almost_names = st.text(alphabet="0123456789rfispmw@.-jsonlpackdrt", min_size=1, max_size=60)
 
 
 @given(task_names)
@@ -39,7 +40,7 @@ def test_task_round_trip(name: TaskName) -> None:
     assert names.parse_entry(name.file) == name
     assert name.file.startswith(str(name))
     assert names.parse_marker(name.file) is None
-    assert (name.first, name.last, name.size, name.attempt) == (name.id, name.id, 1, name.f + name.i + 1)
+    assert (name.first, name.last, name.size, name.attempt) == (name.id, name.id, 1, name.f + name.i + name.s + 1)
     assert checker.TASK.fullmatch(name.file)
 
 
@@ -73,6 +74,7 @@ def test_every_move_gives_a_fresh_name(name: TaskName, priority: int) -> None:
     for fresh in (
         names.failed_once_more(name),
         names.interrupted_once_more(name),
+        names.stopped_once_more(name),
         names.moved_by_hand(name),
         names.moved_by_hand(name, renew=True),
         names.moved_by_hand(name, priority=priority),
@@ -81,14 +83,14 @@ def test_every_move_gives_a_fresh_name(name: TaskName, priority: int) -> None:
         assert fresh.id == name.id
         assert fresh.worker is None
     renewed = names.moved_by_hand(name, renew=True)
-    assert (renewed.r, renewed.f, renewed.i, renewed.priority) == (name.r + 1, 0, 0, name.priority)
+    assert (renewed.r, renewed.f, renewed.i, renewed.s, renewed.priority) == (name.r + 1, 0, 0, 0, name.priority)
     assert names.moved_by_hand(name, priority=priority).priority == priority
 
 
 @given(pack_names)
 def test_moves_of_packs(name: PackName) -> None:
     assert names.interrupted_once_more(name) == name._replace(i=name.i + 1)
-    assert names.moved_by_hand(name, renew=True) == name._replace(r=name.r + 1, f=0, i=0)
+    assert names.moved_by_hand(name, renew=True) == name._replace(r=name.r + 1, f=0, i=0, s=0)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,7 @@ def test_moves_of_packs(name: PackName) -> None:
         ("000000017.f1.json", TaskName(17, f=1)),
         ("000000017.f1i2.json", TaskName(17, f=1, i=2)),
         ("000000017.i2f1.json", TaskName(17, f=1, i=2)),
+        ("000000017.r1f1i2s3p5.json", TaskName(17, 1, 1, 2, 3, 5)),
         ("000000017.r1p5.json", TaskName(17, r=1, priority=5)),
         ("000000017.r1m10@node-1-ab.json", TaskName(17, r=1, priority=-10, worker="node-1-ab")),
         ("000000017@a.b.c.json", TaskName(17, worker="a.b.c")),

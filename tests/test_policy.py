@@ -98,7 +98,7 @@ def test_which_ends_are_retried(settings: dict[str, Any], options: dict[str, Any
         ("restart", {}, "interrupted", "pending/0/000000/000000007.i1.json"),
         ("restart", {"interrupted_first": True}, "interrupted", "pending/0/000000007.i1.json"),
         ("restart", {"max_interruptions": 0, "max_retries": 3}, "failed", "failed/000000/000000007.f1@w.json"),
-        ("pause", {"max_interruptions": 0}, "interrupted", "pending/0/000000/000000007.i1.json"),
+        ("pause", {"max_interruptions": 0}, "interrupted", "pending/0/000000/000000007.s1.json"),
     ],
 )
 @pytest.mark.parametrize("code", ["75", "70-80", 75])
@@ -140,7 +140,7 @@ def test_restarts_end_at_max_interruptions() -> None:
 def test_interrupted_first(first: bool) -> None:
     name = TaskName(1234, priority=-5)
     found, _ = ended({"interrupted_first": first}, {}, name=name, kind="interrupted")
-    assert found.to == ("pending/-5/000001234.i1m5.json" if first else "pending/-5/000001/000001234.i1m5.json")
+    assert found.to == ("pending/-5/000001234.s1m5.json" if first else "pending/-5/000001/000001234.s1m5.json")
 
 
 # ---------------------------------------------------------------- the check

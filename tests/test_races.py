@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from fsqdo.errors import FsqdoError
+from fsqdo.names import parse_task
 from fsqdo.queue import Queue
 from fsqdo.recovery import recover
 from fsqdo.settings import Settings
@@ -438,7 +439,8 @@ def test_stress_with_32_processes(fast_dir: Path) -> None:
     assert len(starts) == len(set(starts)), "a name was claimed twice"
     assert not [line for line in lines if line.startswith("fenced")], "nobody alive was declared dead"
     # One start for each task and one more for each interruption: of a killed process, or given back.
-    interruptions = sum(int(place[0].key.partition(".i")[2] or 0) for place in report.places.values())
+    finished = [parse_task(f"{place[0].key}.json") for place in report.places.values()]
+    interruptions = sum(name.attempt - 1 for name in finished if name is not None)
     assert len(starts) == tasks + interruptions
     assert interruptions >= killed
 
