@@ -459,10 +459,14 @@ class Queue:
         return done
 
     def promote(self) -> int:
-        """Do the promoter pass by hand: publish what loaders left, move on what waits for nothing any more; how many."""
-        from fsqdo import packs, requirements
+        """Do the promoter pass by hand: publish what loaders left, move on what waits for nothing any more; how many.
+
+        Tasks that somebody's mv put where they are in no state are put right, too.
+        """
+        from fsqdo import misplaced, packs, requirements
 
         moved = requirements.look_again(self.store, packs.roll_forward(self.store))
+        moved += misplaced.put_right(self.store, thorough=True)
         return moved + requirements.promote(self.store)
 
     def pack(self, wait: bool = True, report: Callable[[str], None] = lambda text: None, dry_run: bool = False) -> int:

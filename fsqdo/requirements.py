@@ -65,6 +65,17 @@ def returned_place(settings: Settings, name: TaskName, options: Options) -> str:
     return f"pending/{priority_of(name, options)}" if settings.interrupted_first else pending_place(name, options)
 
 
+def options_of(store: Store, entry: Entry) -> Options | None:
+    """The options by which it is known where something belongs; None when its load cannot be read just now.
+
+    What can be read nowhere has the usual ones: whoever claims it files it under failed/ with its story.
+    """
+    try:
+        return definition_of(store, entry).options
+    except TaskError:
+        return Options() if store.loaded_file(entry.name.first) is None else None
+
+
 def place(
     store: Store, finals: Finals, name: TaskName | PackName, options: Options, also_open: dict[int, int] | None = None
 ) -> tuple[str, int | None]:
@@ -238,13 +249,9 @@ def release_delayed(store: Store) -> int:
             if name is None:
                 continue
             entry = Entry(State.WAITING, directory, file, name)
-            try:
-                options = definition_of(store, entry).options
-            except TaskError:
-                if store.loaded_file(name.first) is not None:
-                    continue  # its load cannot be read just now
-                options = Options()
-            moved += store.move(entry.path, f"{pending_place(name, options)}/{name.file}")
+            options = options_of(store, entry)
+            if options is not None:
+                moved += store.move(entry.path, f"{pending_place(name, options)}/{name.file}")
         store.remove_directory(directory)
     return moved
 

@@ -1,4 +1,6 @@
-"""The pass: finish what others left in the middle, release retries, promote, recover, pack. Any worker or shell may run it.
+"""The pass: finish what others left in the middle, put right what was misplaced, release retries, promote, recover, pack.
+
+Any worker or shell may run it.
 
 A soft lock keeps a thousand workers from all doing it at once. It only saves work: seen for longer than a pass takes (by the
 clock of who sees it: a file's time is compared with itself alone), the pass is done all the same, since every part of it can
@@ -12,7 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from fsqdo import packs, requirements
+from fsqdo import misplaced, packs, requirements
 from fsqdo.errors import FormatError, InputError, StorageError
 from fsqdo.packing import BATCH, Packer
 from fsqdo.recovery import recover
@@ -61,6 +63,7 @@ class Passes:
         try:
             targets = packs.roll_forward(self._store, self._complete_loads)
             moved = requirements.look_again(self._store, targets)
+            moved += misplaced.put_right(self._store, self._report)
             moved += requirements.promote(self._store)
             moved += self._recover()
             if self._store.settings.pack:

@@ -38,6 +38,7 @@ ORDER = [
     "packing",
     "unpacking",
     "requirements",
+    "misplaced",
     "leftovers",
     "liveness",
     "recovery",

@@ -722,3 +722,87 @@ def test_a_worker_to_which_nobody_listens_goes_on(queue: fsqdo.Queue) -> None:
         time.sleep(0.05)
     assert _counts(queue) == {"Failed": 4}
     assert all(len(queue.show(n)["attempts"]) == 1 for n in range(1, 5))
+
+
+# ---------------------------------------------------------------- moved by hand to where it is in no state
+MISPLACED = [
+    ("pending/000000001.json", "pending/0/000000/000000001.r1.json"),
+    ("pending/000000001.f1@w.json", "pending/0/000000/000000001.r1f1.json"),
+    ("waiting/000000001.json", "pending/0/000000/000000001.r1.json"),
+    ("waiting/000000/000000001.json", "pending/0/000000/000000001.r1.json"),
+    ("waiting/until/000000001.f1.json", "pending/0/000000/000000001.r1f1.json"),
+    ("failed/000000001.f1@w.json", "failed/000000/000000001.f1@w.json"),
+    ("killed/000000001.r1.json", "killed/000000/000000001.r1.json"),
+    ("succeeded/000000001@w.json", "succeeded/000000/000000001@w.json"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "right"), MISPLACED)
+@pytest.mark.parametrize("promote", [False, True])
+def test_a_task_that_was_moved_to_no_state_is_put_right(queue: fsqdo.Queue, wrong: str, right: str, promote: bool) -> None:
+    queue.add("a")
+    path = Path(queue.directory, wrong)
+    path.parent.mkdir(exist_ok=True)
+    Path(queue.directory, "pending/0/000000/000000001.json").rename(path)
+    assert _counts(queue) == {}
+    said: list[str] = []
+    if promote or wrong.split("/", maxsplit=1)[0] in ("succeeded", "failed", "killed"):
+        assert queue.promote() == 1
+    else:
+        assert Passes(queue.store, said.append).run() is True
+        assert len(said) == 1 and wrong in said[0] and right in said[0]
+    assert _files(queue, "pending", "waiting", "succeeded", "failed", "killed") == [right]
+    assert queue.promote() == 0
+
+
+def test_a_misplaced_task_waits_for_what_it_requires(queue: fsqdo.Queue) -> None:
+    queue.add("a")
+    queue.add("b", requires=[1])
+    Path(queue.directory, "waiting/000000/000000001/000000002.json").rename(f"{queue.directory}/waiting/000000002.json")
+    queue.promote()
+    assert _files(queue, "waiting") == ["waiting/000000/000000001/000000002.r1.json"]
+
+
+@pytest.mark.parametrize("file", ["pending/5", "pending/0/000000", "pending/-3/000000001-000000002"])
+def test_a_file_under_the_name_of_a_directory_that_was_not_there(queue: fsqdo.Queue, file: str) -> None:
+    queue.add("a")
+    found = Path(queue.directory, "pending/0/000000/000000001.json")
+    aside = found.rename(f"{queue.directory}/aside")
+    found.parent.rmdir()
+    path = Path(queue.directory, file)
+    path.parent.mkdir(exist_ok=True)
+    aside.rename(path)
+    assert queue.promote() == 1
+    assert _files(queue, "pending") == ["pending/0/000000/000000001.r1.json"]
+
+
+def test_a_file_of_somebody_else_under_such_a_name_stays(queue: fsqdo.Queue) -> None:
+    for number, text in enumerate(("", "notes\n", "[]\n", '{"id":"x"}\n', '{"id":true}\n', '{"id":0}\n')):
+        Path(queue.directory, f"pending/{number}").write_text(text)
+    assert queue.promote() == 0
+    assert len(_files(queue, "pending")) == 6
+
+
+# ---------------------------------------------------------------- counters
+def test_stops_in_good_order_do_not_count_when_the_worker_dies(root: Path) -> None:
+    queue = fsqdo.create("Q", max_interruptions=1)
+    queue.add("a")
+    home = Path(queue.directory, "running/elsewhere-1-dead")
+    home.mkdir()
+    for before, after in (("s9", "pending/0/000000/000000001.i1s9.json"), ("i1s9", "failed/000000/000000001.f1i1s9@")):
+        task = next(Path(queue.directory, "pending/0/000000").iterdir())
+        home.mkdir(exist_ok=True)
+        task.rename(home / f"000000001.{before}.json")
+        queue.recover(force=True)
+        assert [file for file in _files(queue, "pending", "failed") if file.endswith(".json") and file.startswith(after)]
+
+
+def test_a_killed_task_that_is_moved_back_is_not_taken_for_killed_again(queue: fsqdo.Queue) -> None:
+    """Not even where the same worker claims it, and dies: its name is another one."""
+    queue.add("a")
+    home = Path(queue.directory, "running/elsewhere-1-dead")
+    home.mkdir()
+    Path(queue.directory, "pending/0/000000/000000001.json").rename(home / "000000001.json")
+    (home / "000000001.kill").touch()
+    queue.recover(force=True)
+    assert _files(queue, "killed") == ["killed/000000/000000001.r1.json"]

@@ -149,7 +149,8 @@ def recover_command(queue: str, force: bool, dry_run: bool) -> None:
 def promote_command(queue: str) -> None:
     """Put waiting tasks whose requirements are met to pending.
 
-    Workers do this by themselves; by hand it helps after files were moved with mv.
+    Workers do this by themselves; by hand it helps after files were moved with mv. What was moved to where it is in no state,
+    a level too shallow or under the name of a directory that was not there, is put right.
     """
     from fsqdo.queue import connect
 
