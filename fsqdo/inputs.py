@@ -119,29 +119,81 @@ def flat(tasks: Iterable[object]) -> Iterator[object]:
             yield task
 
 
-def commands(chunks: Iterable[bytes], source: str) -> Iterator[Commands | str]:
-    """Yield the commands of a text: a line each, blank lines and lines that begin with # left out.
+class Lines:
+    """The tasks of a text: a line each, blank lines and lines that begin with # left out.
 
-    Many at once where nothing is wrong with any of them (`flat` yields each): a million times that counts.
+    Parameters
+    ----------
+    chunks
+        A binary file, or its lines.
+    source
+        What to call it in messages.
+    as_json
+        Each line is a JSON value: the task, or an object with `task` and options.
 
-    Raises
-    ------
-    InputError
-        For what is not UTF-8, with the number of the line.
+    Notes
+    -----
+    To be iterated over once. InputError for what is not UTF-8, or not what it should be, with the number of the line.
     """
-    before = 0
-    for some in _some_at_a_time(chunks):
-        try:
-            # Some editors begin a file with a byte order mark; kept, it would be part of the first command, and not be seen.
-            text = b"\n".join(some).decode("utf-8" if before else "utf-8-sig")
-        except UnicodeDecodeError:
-            raise _not_utf8(some, before, source) from None
-        found = [line for raw in text.split("\n") if (line := raw.strip()) and line[0] != "#"]
-        if "\0" in text:
-            yield from found  # one of them may be none
-        elif found:
-            yield Commands(found)
-        before += len(some)
+
+    def __init__(self, chunks: Iterable[bytes], source: str, as_json: bool = False) -> None:
+        self._chunks = chunks
+        self._source = source
+        self._as_json = as_json
+        self._left_out: list[int] = []
+
+    def __iter__(self) -> Iterator[object]:
+        """Yield the tasks; commands many at once where nothing is wrong with any (`flat` yields each)."""
+        return self._objects() if self._as_json else self._commands()
+
+    def where(self, number: int) -> str:
+        """Where the task with this number, from 1, stands in the text, in words."""
+        for left_out in self._left_out:
+            if left_out > number:
+                break
+            number += 1
+        return f"{self._source}, line {number}"
+
+    def _commands(self) -> Iterator[Commands | str]:
+        before = 0
+        for some in _some_at_a_time(self._chunks):
+            try:
+                # Some editors begin a file with a byte order mark; kept, it would be part of the first command, unseen.
+                text = b"\n".join(some).decode("utf-8" if before else "utf-8-sig")
+            except UnicodeDecodeError:
+                raise _not_utf8(some, before, self._source) from None
+            found = [line for raw in text.split("\n") if (line := raw.strip()) and line[0] != "#"]
+            if len(found) < len(some):
+                self._left_out += (number for number, raw in enumerate(some, before + 1) if _is_left_out(raw, number))
+            if "\0" in text:
+                yield from found  # one of them may be none
+            elif found:
+                yield Commands(found)
+            before += len(some)
+
+    def _objects(self) -> Iterator[object]:
+        for number, line in enumerate(map(str, flat(self._commands())), 1):
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{self.where(number)} is not JSON: {error.msg} at character {error.colno}") from None
+            except RecursionError:
+                raise InputError(f"{self.where(number)} is nested too deeply") from None
+            if not isinstance(value, dict) or "task" not in value:
+                yield value
+                continue
+            unknown = sorted(set(value) - {"task", *OPTION_NAMES})
+            if unknown:
+                raise InputError(
+                    f"{self.where(number)} has the field {unknown[0]!r} beside `task`",
+                    "the options are " + ", ".join(OPTION_NAMES) + "; an object that is itself the task goes into `task`",
+                )
+            yield NewTask(value.pop("task"), **value)
+
+
+def _is_left_out(raw: bytes, number: int) -> bool:
+    line = raw.decode("utf-8" if number > 1 else "utf-8-sig").strip()
+    return not line or line[0] == "#"
 
 
 def _some_at_a_time(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -166,34 +218,10 @@ def _not_utf8(lines: list[bytes], before: int, source: str) -> InputError:
     return InputError(f"{source} is not UTF-8", "convert it, e.g. with iconv")
 
 
-def json_lines(chunks: Iterable[bytes], source: str) -> Iterator[object]:
-    """Yield the tasks of JSON Lines: any JSON value, or an object with `task` and options.
-
-    Raises
-    ------
-    InputError
-        With the number of the line.
-    """
-    for number, line in enumerate(map(str, flat(commands(chunks, source))), 1):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{source}, task {number} is not JSON: {error}") from None
-        if not isinstance(value, dict) or "task" not in value:
-            yield value
-            continue
-        unknown = sorted(set(value) - {"task", *OPTION_NAMES})
-        if unknown:
-            raise InputError(
-                f"{source}, task {number} has the field {unknown[0]!r} beside `task`",
-                "the options are " + ", ".join(OPTION_NAMES) + "; an object that is itself the task goes into `task`",
-            )
-        yield NewTask(value.pop("task"), **value)
-
-
 def source_name(source: object) -> str:
     """What to call an input in messages."""
-    return "standard input" if source == "-" else str(getattr(source, "name", source))
+    name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the input")
+    return "standard input" if name in ("-", "<stdin>") else str(name)
 
 
 def open_source(source: object) -> Iterable[bytes]:

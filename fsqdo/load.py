@@ -34,6 +34,7 @@ _IN_MEMORY = 8 << 20
 _BUFFERED = 1 << 18
 _PACKS_AT_ONCE = 64
 Progress = Callable[[int], None]
+Where = Callable[[int], str]
 
 
 class _Head(NamedTuple):
@@ -125,6 +126,7 @@ def load(
     cwd: str | None = None,
     known: dict[int, int] | None = None,
     progress: Progress | None = None,
+    where: Where,
 ) -> range:
     """Add many tasks at once: all of them, or none.
 
@@ -141,6 +143,8 @@ def load(
         load gets that id. Added to, with positions in the load, so that later duplicates are left out, too.
     progress
         Called with the number of tasks read so far, every few thousand.
+    where
+        Says in words where the task with a number, from 1, came from.
 
     Returns
     -------
@@ -161,7 +165,7 @@ def load(
     and a gap in the ids, one after it leaves `publish/`, which the next pass moves.
     """
     staging = new_staging(store)
-    spool = _Spool(store, f"{staging}/spool", common, cwd, known)
+    spool = _Spool(store, f"{staging}/spool", common, cwd, known, where)
     load_directory = told = ""
     try:
         spool.read(items, progress)
@@ -199,12 +203,15 @@ def load(
 class _Spool:
     """Pass one: check every item and write it down, a line each: head, tab, the task and its options as JSON."""
 
-    def __init__(self, store: Store, path: str, common: Options, cwd: str | None, known: dict[int, int] | None) -> None:
+    def __init__(
+        self, store: Store, path: str, common: Options, cwd: str | None, known: dict[int, int] | None, where: Where
+    ) -> None:
         self._store = store
         self._path = path
         self._common = replace(common, created_at=common.created_at or utc_now())
         self._cwd = cwd
         self._known = known
+        self._where = where
         self._limit = store.next_id()
         self._wanted: dict[str, int] = {}
         self._edges: dict[int, tuple[str, ...]] = {}
@@ -237,7 +244,7 @@ class _Spool:
                 else:
                     text, line_prefix, end = encode_task(item), prefix, object_end
             except InputError as error:
-                raise InputError(f"task {number} of this load: {error.message}", error.hint) from None
+                raise InputError(f"{self._where(number)}: {error.message}", error.hint) from None
             if known is not None:
                 key = hash(text)
                 if key in known:
@@ -280,7 +287,7 @@ class _Spool:
     def _note_names(self, item: NewTask, number: int) -> None:
         """Keep the names, for tasks of this load to require; positions count only what is added."""
         if item.options.get("name") in self.names:
-            raise InputError(f"task {number} of this load: the name {item.options['name']!r} is used twice in it")
+            raise InputError(f"{self._where(number)}: the name {item.options['name']!r} is used twice in it")
         self._name(item, number, self.count)
         wanted = split_names(item.requires)[1] + split_names(item.after)[1]
         if wanted:
@@ -292,7 +299,7 @@ class _Spool:
         """Note which task a name stands for: a position in the load, or a negative id."""
         name = item.options.get("name")
         if name is not None and self.names.setdefault(name, place) != place:
-            raise InputError(f"task {number} of this load: the name {name!r} is used twice in it")
+            raise InputError(f"{self._where(number)}: the name {name!r} is used twice in it")
 
     def _check(self, head: _Head) -> None:
         ids = head.requires | head.after
@@ -304,7 +311,7 @@ class _Spool:
         for word, number in self._wanted.items():
             if word not in self.names:
                 raise InputError(
-                    f"task {number} of this load requires {word!r}, and no task of the load has that name",
+                    f"{self._where(number)}: the required {word!r} is no id, and no task of this load has that name",
                     "requirements are ids of the queue or names in the same load",
                 )
         _refuse_cycles({task: [self.names[word] for word in wanted] for task, wanted in self._edges.items()}, self.names)

@@ -201,6 +201,7 @@ class Queue:
         options: Mapping[str, Any],
         known: dict[int, int] | None = None,
         progress: Callable[[int], None] | None = None,
+        where: Callable[[int], str] = lambda number: f"task {number} of this load",
     ) -> range:
         from fsqdo.inputs import spread
         from fsqdo.load import load
@@ -209,7 +210,7 @@ class Queue:
             raise InputError(f"{short(tasks)} is one task", "give a list of tasks, or use `add`")
         items, common_requires, common_after = spread(tasks, requires, after)
         common = Options.of(requires=common_requires, after=common_after, **options)
-        return load(self.store, items, common, cwd=os.getcwd(), known=known, progress=progress)
+        return load(self.store, items, common, cwd=os.getcwd(), known=known, progress=progress, where=where)
 
     def loadfile(
         self,
@@ -250,10 +251,10 @@ class Queue:
                 if not task.error:
                     known.setdefault(inputs.key_of(task.task), -task.id)
         chunks = inputs.open_source(source)
-        read = inputs.json_lines if json else inputs.commands
+        lines = inputs.Lines(chunks, inputs.source_name(source), as_json=json)
         try:
             requires, after = options.pop("requires", None), options.pop("after", None)
-            return self._load(read(chunks, inputs.source_name(source)), requires, after, options, known, progress)
+            return self._load(lines, requires, after, options, known, progress, lines.where)
         finally:
             if chunks is not source and source != "-":
                 chunks.close()  # type: ignore[attr-defined]

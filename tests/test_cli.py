@@ -676,10 +676,10 @@ def test_bad_lines_name_their_number_and_add_nothing(tmp_path: Path) -> None:
     for content, words, says in (
         (b"ok\n\nb\xffd\n", [], "line 3"),
         (b"a\x00b\n", [], "NUL"),
-        (b'{"a": 1}\n{"a"\n', ["--json"], "task 2"),
+        (b'# first\n{"a": 1}\n\n{"a"\n', ["--json"], "line 4 is not JSON"),
         (b'{"task": 1, "name": "n", "requires": ["m"]}\n{"task": 2, "name": "m", "requires": ["n"]}\n', ["--json"], "circle"),
-        (b'{"task": "x", "requires": ["nobody"]}\n', ["--json"], "nobody"),
-        (b'{"task": "x", "priority": "high"}\n', ["--json"], "high"),
+        (b'{"task": "x", "requires": ["nobody"]}\n', ["--json"], "line 1: the required 'nobody' is no id"),
+        (b'{"task": "x", "priority": "high"}\n', ["--json"], "line 1: priority 'high'"),
         (b"ok\n", ["--requires", "5"], "5"),
     ):  # fmt: skip
         file = tmp_path / "tasks"

@@ -71,14 +71,14 @@ def _add_json(queue: str, text: str, options: dict[str, Any]) -> int:
     """Add what a line of `load --json` can be; returns its id."""
     import json
 
-    from fsqdo.inputs import json_lines
+    from fsqdo.inputs import Lines
     from fsqdo.queue import connect
 
     try:
         line = json.dumps(json.loads(text))
     except ValueError as error:
         raise InputError(f"the task is not JSON: {error}", "an object is written like '{\"a\": 1}'") from None
-    items = list(json_lines([line.encode()], "the command line"))
+    items = list(Lines([line.encode()], "the task", as_json=True))
     return connect(queue, create_ok=True).add_multiple(items, **options)[0]
 
 
