@@ -105,6 +105,9 @@ _HINTS = {
         "renames between these directories are forbidden here (on Lustre: directories on different metadata targets or with "
         "different project ids); make the queue under a directory created with `lfs setdirstripe -c 1 -i 0`"
     ),
+    errno_codes.ENOTDIR: (
+        "a part of this path is a file and no directory; FSQDO_DIR, or `dir` in the configuration, says where queues are"
+    ),
     errno_codes.ENAMETOOLONG: "use a shorter queue directory",
 }
 

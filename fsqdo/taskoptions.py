@@ -148,7 +148,7 @@ def _number_problem(key: str, value: Any) -> str | None:
 
 def _seconds_problem(key: str, value: Any) -> str | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12):
-        return f"{key} is {short(value)}, but must be a positive number of seconds"
+        return f"{key} is {short(value)}, but must be a positive number of seconds (below 10^12)"
     return None
 
 

@@ -272,6 +272,24 @@ def test_list_and_status(blat: Callable[..., fsqdo.Queue]) -> None:
     assert said["ntasks"] == {"Waiting": 1, "Pending": 0, "Running": 0, "Succeeded": 1, "Failed": 1, "Killed": 1}
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("kill", "Blat", "1"), "waiting, pending or running"),
+        (("retry", "Blat"), "failed"),
+        (("rerun", "Blat", "2", "--force"), "succeeded, failed or killed"),
+        (("reprioritize", "Blat", "5", "1"), "waiting or pending"),
+    ],
+)
+def test_a_verb_that_changes_nothing_says_what_it_takes(words: tuple[str, ...], why: str) -> None:
+    ok("add", "Blat", "true")
+    ok("do", "Blat")
+    ok("add", "Blat", "true")
+    done = run(*words)
+    assert done.returncode == 0 and done.stdout.startswith("0 tasks ")
+    assert f"none is {why}" in done.stderr
+
+
 def test_list_of_nothing() -> None:
     assert ok("list").split() == ["QueueName", "State", "Waiting", "Pending", "Running", "Succeeded", "Failed"]
     assert ok("list", "--json") == ""
@@ -286,7 +304,8 @@ def test_list_says_when_there_is_no_such_directory(root: Path) -> None:
         for words in (["list"], ["list", "--json"]):
             done = run(*words, env={**_environment(), "FSQDO_DIR": str(place)})
             assert done.returncode == 1 and done.stdout == ""
-            assert done.stderr == f"fsqdo: listdir {place}: Not a directory\n"
+            assert done.stderr.startswith(f"fsqdo: listdir {place}: Not a directory; a part of this path is a file")
+            assert "FSQDO_DIR" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_byte_order_mark_is_no_part_of_a_command(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from fsqdo.cli.options import DURATION, PRIORITY, command, dry_run_option, queue_argument, selection, selector
-from fsqdo.cli.output import complain, counted
+from fsqdo.cli.output import complain, counted, say
 
 
-def _report(number: int, done: str, dry_run: bool) -> None:
+def _report(number: int, done: str, dry_run: bool, takes: str) -> None:
     print(f"{counted(number, 'task')} {'would be ' if dry_run else ''}{done}")
+    if number == 0:
+        say(f"of the tasks asked for none is {takes}; `fsqdo tasks` with the same selection shows their states")
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def retry_command(queue: str, dry_run: bool, **selected: Any) -> None:
 
     with _said_when_interrupted():
         number = connect(queue).retry(dry_run=dry_run, **selection(selected))
-    _report(number, "reset to pending", dry_run)
+    _report(number, "reset to pending", dry_run, "failed (killed ones are taken with --state Killed)")
 
 
 @command(
@@ -74,7 +76,7 @@ def rerun_command(queue: str, force: bool, dry_run: bool, **selected: Any) -> No
         raise click.UsageError("rerun also runs again what succeeded: say --force, or look first with --dry-run")
     with _said_when_interrupted():
         number = connect(queue).rerun(dry_run=dry_run, **selection(selected))
-    _report(number, "reset to pending", dry_run)
+    _report(number, "reset to pending", dry_run, "succeeded, failed or killed")
 
 
 @command(
@@ -98,7 +100,7 @@ def kill_command(queue: str, wait_s: float | None, dry_run: bool, **selected: An
 
     with _said_when_interrupted():
         number = connect(queue).kill(dry_run=dry_run, wait_s=wait_s or 0.0, **selection(selected))
-    _report(number, "killed", dry_run)
+    _report(number, "killed", dry_run, "waiting, pending or running")
 
 
 @command(
@@ -122,4 +124,4 @@ def reprioritize_command(queue: str, priority: int, dry_run: bool, **selected: A
 
     with _said_when_interrupted():
         number = connect(queue).reprioritize(priority, dry_run=dry_run, **selection(selected))
-    _report(number, f"set to priority {priority}", dry_run)
+    _report(number, f"set to priority {priority}", dry_run, "waiting or pending")
