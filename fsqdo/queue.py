@@ -343,7 +343,8 @@ class Queue:
     def status(self) -> dict[str, Any]:
         """Name, user, state (Active, Paused), number of tasks by state, number of blocked ones.
 
-        Also `reason` where a paused queue has one, and `trouble`: what workers said that ended because something was wrong.
+        Also `reason` where a paused queue has one, `trouble`: what workers said that ended because something was wrong, and
+        `unpublished`: the ids of a load of which not all tasks are counted yet.
         """
         return self._status({})
 
@@ -367,6 +368,8 @@ class Queue:
         }
         if reason:
             status["reason"] = reason
+        if unpublished := self.store.unpublished(sum(counts.values())):
+            status["unpublished"] = unpublished
         if "trouble" in top and (troubles := self.troubles()):
             status["trouble"] = troubles
         return status
@@ -392,6 +395,9 @@ class Queue:
 
                     note = misfits(self.store, kept)
                 lines.append(f"{state:10} {count}{note}")
+        if "unpublished" in status:
+            where = f"the tasks {status['unpublished']} are not all in their places yet, but none is lost"
+            lines.append(f"{where}: a worker goes on with it, or `fsqdo promote {self.name}`")
         lines += [f"trouble    {_plain(text)}" for text in status.get("trouble", ())]
         return "\n".join(lines)
 

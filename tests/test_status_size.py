@@ -14,8 +14,8 @@ from tests import big
 from tests.checker import read_queue
 from tests.test_calls import counted
 
-AROUND = 10  # queue.json, and the directories that every queue has
-TOP = 1  # the queue's own directory: whether it is paused
+AROUND = 11  # queue.json, and the directories that every queue has
+TOP = 2  # the queue's own directory, whether it is paused; and next-id/, whether all tasks were found
 READ = 3  # a worker; a marker and the file of a load that it names, where the first tasks are, all of them
 
 

@@ -422,6 +422,21 @@ def test_verbs_reach_what_its_loader_left_in_the_middle(queue: fsqdo.Queue, verb
     assert _counts(queue) == {"Killed" if verb == "kill" else "Pending": 5}
 
 
+@pytest.mark.parametrize("later", [0, 2])
+def test_status_tells_of_what_its_loader_left_in_the_middle(queue: fsqdo.Queue, later: int) -> None:
+    """Who sees fewer tasks than he loaded would load them again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "publish", lambda store, name: set())
+        queue.add_multiple(["true"] * 5)
+    for _ in range(later):
+        queue.add_multiple(["true"] * 2)
+    assert queue.status()["unpublished"] == "1-5"
+    assert "tasks 1-5 are not all in their places" in str(queue) and "fsqdo promote Q" in str(queue)
+    queue.promote()
+    assert "unpublished" not in queue.status() and "places" not in str(queue)
+    assert _counts(queue) == {"Pending": 5 + 2 * later}
+
+
 def test_retry_leaves_what_was_killed(queue: fsqdo.Queue) -> None:
     queue.add_multiple(["false", "true"])
     queue.kill(id=2)

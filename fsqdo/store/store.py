@@ -26,6 +26,7 @@ from fsqdo.texts import utc_now
 
 _REASON_BYTES = 1000
 _LOOKS = 3
+_NEWEST = 3
 
 
 class Entry(NamedTuple):
@@ -514,6 +515,22 @@ class Store(Tree):
     def loads(self) -> list[tuple[int, int]]:
         """The (first, last) ids of every load, in order."""
         return sorted(pair for name in self.ls("loads") or () if (pair := names.parse_load(name)) is not None)
+
+    def unpublished(self, counted: int) -> str:
+        """The last of the newest loads of which not all is in its place, "<first>-<last>"; "" when there is none.
+
+        One is there while it is being loaded, and where a loader was killed after its commit until somebody goes on with it.
+
+        Parameters
+        ----------
+        counted
+            How many tasks were found: where that is as many as ids were given away, no load is looked at.
+        """
+        if counted + 1 >= max((names.parse_next_id(name) or 0 for name in self.ls("next-id") or ()), default=0):
+            return ""
+        newest = sorted(self.ls("loads") or (), key=lambda name: (len(name), name))[-_NEWEST:]
+        unpublished = (name for name in reversed(newest) if self.ls(f"loads/{name}/publish") is not None)
+        return next((f"{pair[0]}-{pair[1]}" for name in unpublished if (pair := names.parse_load(name))), "")
 
     def loaded_line(self, task_id: int) -> bytes | None:
         """The line with which a task was loaded; None when it did not come from a load."""
