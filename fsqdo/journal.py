@@ -20,9 +20,12 @@ from fsqdo.outcome import Outcome
 from fsqdo.store import Appender, Store
 from fsqdo.task import Definition
 
+# How fsqdo writes its lines: such ones are told apart without reading them as JSON. Other programs' lines are read.
 _KEY = b'{"name":"'
-_STARTED = re.compile(rb'\{"name":"[^"]*","outcome":"started"')
-_SUCCEEDED = re.compile(rb'\{"name":"([^"]*)","outcome":"succeeded"')
+_OURS = re.compile(rb'\{"name":"[^"\\]*","outcome":"')
+_STARTED = re.compile(rb'\{"name":"[^"\\]*","outcome":"started"')
+_ENDED = re.compile(rb'\{"name":"[^"\\]*","outcome":"(?:succeeded|failed|retry|interrupted|killed)","to":"')
+_SUCCEEDED = re.compile(rb'\{"name":"([^"\\]*)","outcome":"succeeded"')
 _TAIL_BYTES = 4096
 _TAIL_LINES = 30
 _SAMPLED = 16
@@ -133,8 +136,8 @@ def tail(store: Store, worker: str, most_bytes: int = SAMPLE_BYTES) -> list[Outc
     if not content and (one := merged.kept(store).get(worker, merged.NOTHING).journal) is not None:
         size = one.end - one.first
         content = merged.read_journal(store, worker, max(0, size - most_bytes), size)
-    ended = (line for line in content.split(b"\n") if line.startswith(_KEY) and not _STARTED.match(line))
-    return [outcome for line in ended if (outcome := Outcome.from_json(line, worker)) is not None]
+    found = (Outcome.from_json(line, worker) for line in content.split(b"\n") if not _STARTED.match(line))
+    return [outcome for outcome in found if outcome is not None and outcome.ended]
 
 
 def durations(store: Store) -> list[float]:
@@ -162,36 +165,56 @@ def last_lines(store: Store, worker: str, keys: set[bytes]) -> dict[bytes, bytes
     """
     found: dict[bytes, bytes] = {}
     for line in _lines_back(store, worker):
-        key = line[len(_KEY) : line.find(b'"', len(_KEY))]
-        if key in keys and key not in found and line.startswith(_KEY) and not _STARTED.match(line):
-            if _whole(line) or Outcome.from_json(line) is not None:
-                found[key] = line
+        if _OURS.match(line) and line[len(_KEY) : line.find(b'"', len(_KEY))] not in keys:
+            continue
+        key = _ended(line)
+        if key in keys and key not in found:
+            found[key] = line
             if len(found) == len(keys):
                 break
     return found
 
 
-def _whole(line: bytes) -> bool:
-    """Whether a line is as we write it, to its end and with nothing nested in it: then it need not be read to be believed."""
-    return line.endswith(b"}") and line.count(b"{") == 1
+def _ended(line: bytes) -> bytes:
+    """The name of the attempt whose end a line tells; b"" for any other line."""
+    if _STARTED.match(line):
+        return b""
+    # As we write it, to its end and with nothing nested in it: then it need not be read to be believed.
+    if _ENDED.match(line) and line.endswith(b"}") and line.count(b"{") == 1:
+        return line[len(_KEY) : line.find(b'"', len(_KEY))]
+    outcome = Outcome.from_json(line)
+    return outcome.name.encode() if outcome is not None and outcome.ended else b""
 
 
 def successes(store: Store, worker: str) -> dict[bytes, bytes]:
     """The last line of each attempt in a worker's journal that succeeded, by the name it had, for those who look for many."""
-    return {match[1]: line for line in lines(store, worker) if (match := _SUCCEEDED.match(line))}
+    found = {}
+    for line in lines(store, worker):
+        match = _SUCCEEDED.match(line)
+        if match is not None:
+            found[match[1]] = line
+        elif not _OURS.match(line):
+            outcome = Outcome.from_json(line)
+            if outcome is not None and outcome.outcome == "succeeded":
+                found[outcome.name.encode()] = line
+    return found
 
 
 def of_task(store: Store, task_id: int) -> list[Outcome]:
-    """Every attempt of a task that any journal knows, in order; one that has not ended has the outcome "started"."""
+    """Every attempt of a task that any journal knows, in order; one that has not ended has the outcome "started".
+
+    The order is that of the counters, which only grow: the clocks of the workers' hosts tell nothing.
+    """
     prefix = _KEY + b"%09d" % task_id
-    found: dict[tuple[str, str], Outcome] = {}
+    found: dict[tuple[str, str], tuple[int, int, str, Outcome]] = {}
     for worker in workers(store):
         for line in lines(store, worker):
-            if line.startswith((prefix + b'"', prefix + b".")):
+            if line.startswith((prefix + b'"', prefix + b".")) or not _OURS.match(line):
                 outcome = Outcome.from_json(line, worker)
-                if outcome is not None:
-                    found[worker, outcome.name] = outcome
-    return sorted(found.values(), key=lambda outcome: (outcome.started_at or "", outcome.name))
+                name = None if outcome is None else parse_task(f"{outcome.name}.json")
+                if outcome is not None and name is not None and name.id == task_id:
+                    found[worker, outcome.name] = (name.r, name.attempt, outcome.started_at or "", outcome)
+    return [outcome for *_, outcome in sorted(found.values(), key=lambda item: item[:3])]
 
 
 def workers(store: Store) -> list[str]:

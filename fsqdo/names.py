@@ -453,6 +453,24 @@ def parse_priority(name: str) -> int | None:
     return int(name) if _PRIORITY.match(name) else None
 
 
+def state_of_place(path: str, task_id: int) -> str:
+    """The state's directory, where a path (relative to the queue) is one at which this task can be in that state; else ""."""
+    *directories, file = path.split("/")
+    name = parse_task(file)
+    if name is None or name.id != task_id:
+        return ""
+    match directories:
+        case ["pending", priority] if parse_priority(priority) is not None:
+            return "pending"
+        case ["pending", priority, bundle] if parse_priority(priority) is not None and parse_bundle(bundle) is not None:
+            return "pending"
+        case ["waiting", "until", when] if when.isascii() and when.isdigit():
+            return "waiting"
+        case ["succeeded" | "failed" | "killed" as state, shard] if shard == shard_name(task_id):
+            return state
+    return ""
+
+
 def load_name(first: int, last: int) -> str:
     """Name of a load's directory, and of the files in it without their ending."""
     return f"{first:09d}-{last:09d}"

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from fsqdo.texts import encode_json, quote_json
 
+ENDS = frozenset({"succeeded", "failed", "killed"})
+_ENDED = ENDS | {"retry", "interrupted"}
+
 
 class Outcome(NamedTuple):
     """How one attempt ended; one line of a worker's journal.
@@ -85,12 +88,19 @@ class Outcome(NamedTuple):
     def from_raw(cls, raw: Any, worker: str | None = None) -> Outcome | None:
         """The same, of what the JSON says."""
         try:
+            if not all(isinstance(raw[key], str) for key in ("name", "outcome", "to")):
+                return None
             if raw.get("log") is not None:
                 slot, first, end = raw["log"]
                 raw["log"] = (int(slot), int(first), int(end))
             return cls(worker=worker, **{key: value for key, value in raw.items() if key in _OUTCOME_KEYS})
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, KeyError):
             return None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is an end, and not the note that an attempt began or something later releases write."""
+        return self.outcome in _ENDED
 
     def how(self) -> str:
         """How it ended, in words."""

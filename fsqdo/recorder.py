@@ -19,9 +19,9 @@ from fsqdo.failures import Failures
 from fsqdo.ids import SHARD_SIZE
 from fsqdo.member import Member
 from fsqdo.names import waiting_dir
-from fsqdo.outcome import Outcome, success_line
+from fsqdo.outcome import ENDS, Outcome, success_line
 from fsqdo.policy import Attempt, decide, succeeded_path
-from fsqdo.recovery import ENDS, put_away
+from fsqdo.recovery import put_away
 from fsqdo.store import Store
 from fsqdo.task import Definition
 from fsqdo.taskoptions import Options

@@ -26,9 +26,10 @@ from fsqdo.names import (
     parse_task,
     parse_unpacking,
     shard_name,
+    state_of_place,
     stopped_once_more,
 )
-from fsqdo.outcome import Outcome
+from fsqdo.outcome import ENDS, Outcome
 from fsqdo.packs import definition_from, drop, has_second_name
 from fsqdo.store import Store, fs
 from fsqdo.task import Definition
@@ -36,7 +37,13 @@ from fsqdo.taskoptions import Options
 from fsqdo.texts import utc_now
 
 _ROUNDS = 8
-ENDS = frozenset({"succeeded", "failed", "killed"})
+_PLACES = {
+    "succeeded": ("succeeded",),
+    "failed": ("failed",),
+    "killed": ("killed",),
+    "retry": ("pending", "waiting"),
+    "interrupted": ("pending",),
+}
 
 
 class Recovery(NamedTuple):
@@ -133,8 +140,9 @@ def _empty(store: Store, worker: str, crashed: bool) -> int:
     returned = 0
     for file in sorted(listed):
         if file in tasks:
-            kill = f"{tasks[file]}.kill" in listed
-            returned += _settle(store, f"{top}/{file}", tasks[file], outcomes.get(str(tasks[file])), worker, kill, crashed)
+            name, kill = tasks[file], f"{tasks[file]}.kill" in listed
+            outcome = _sound(outcomes.get(str(name)), name, worker)
+            returned += _settle(store, f"{top}/{file}", name, outcome, worker, kill, crashed)
         elif (opening := parse_opening(file)) is not None:
             drop(store, top, file)
             if opening.waits_for is not None:  # it may have ended while its pack was in here
@@ -167,6 +175,15 @@ def _settle(store: Store, src: str, name: TaskName, outcome: Outcome | None, wor
         requirements.ended(store, name.id, succeeded=False)
         return False
     return give_back(store, src, name, worker, crashed)
+
+
+def _sound(outcome: Outcome | None, name: TaskName, worker: str) -> Outcome | None:
+    """An outcome, its `to` made a place for this task where another program wrote one that is none; None where it goes back."""
+    if outcome is None or state_of_place(outcome.to, name.id) in _PLACES[outcome.outcome]:
+        return outcome
+    to = {"succeeded": f"succeeded/{shard_name(name.id)}/{name}@{worker}.json", "killed": killed_path(name)}
+    to["failed"] = failed_path(failed_once_more(name), worker)
+    return outcome._replace(to=to[outcome.outcome]) if outcome.outcome in to else None
 
 
 def _still_there(store: Store, src: str) -> bool:
