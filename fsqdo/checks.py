@@ -79,10 +79,16 @@ class CheckedRun:
         """As of `Run`."""
         return None if self._run is None else self._run.wait_fd
 
-    def terminate(self) -> None:
-        """Send SIGTERM to what runs now, the task or the check."""
-        if self._run is not None:
-            self._run.terminate()
+    def terminate(self) -> bool:
+        """Send SIGTERM to what runs now, the task or the check; False when both have ended by themselves.
+
+        A check that does not run yet never will.
+        """
+        at_work = self._run is not None and self._run.terminate()
+        if at_work or (self._run is not None and self._task is not None):
+            return at_work
+        self._killed = True
+        return True
 
     def kill(self) -> None:
         """Send SIGKILL to what runs now; a check that does not run yet never will."""

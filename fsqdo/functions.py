@@ -25,6 +25,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -112,6 +113,13 @@ class FunctionRun(Run):
         if child.doomed:
             self._slot.drop(child)
         return self._ended
+
+    def _over(self) -> bool:
+        if self.wait_fd is None:
+            return True
+        answers = select.poll()
+        answers.register(self.wait_fd, select.POLLIN)
+        return bool(answers.poll(0))  # its answer, or the end of its process
 
     def _send(self, number: int) -> None:
         if self._ended is None:

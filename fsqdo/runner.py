@@ -155,9 +155,18 @@ class Run:
                 self._ended = Ended(exit_code, number, gone.cpu_s, gone.max_rss_kb, elapsed, reason=gone.reason)
         return self._ended
 
-    def terminate(self) -> None:
-        """Send SIGTERM to the whole process group; nothing when it has ended."""
+    def terminate(self) -> bool:
+        """Send SIGTERM to the whole process group; False when it has ended by itself, which `poll` tells of."""
+        over = self._over()
         self._send(signal.SIGTERM)
+        return not over
+
+    def _over(self) -> bool:
+        """Whether it has ended, without collecting it: whoever waits for that is still to be woken by it."""
+        try:
+            return self._ended is not None or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        except ChildProcessError:
+            return True
 
     def kill(self) -> None:
         """Send SIGKILL to the whole process group; nothing when it has ended."""

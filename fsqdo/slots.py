@@ -288,15 +288,17 @@ class Slot:
         return self._log
 
     def stop(self, kind: str, why: str, grace_s: float) -> None:
-        """Send SIGTERM to the task's process group, and SIGKILL when `grace_s` is over; once."""
-        if self.stopped_as or self.run is None:
+        """Send SIGTERM to the task's process group, and SIGKILL when `grace_s` is over; once.
+
+        From then on it was stopped, whatever its exit code: programs that write a checkpoint at SIGTERM exit with 0.
+        """
+        if self.stopped_as or self.run is None or not self.run.terminate():
             return
         self.stopped_as = kind
         if self.attempt is not None:
             self.attempt.reason = why
         self._stop_at = NEVER
         self._kill_at = time.monotonic() + grace_s
-        self.run.terminate()
 
     def kill(self) -> None:
         """Send SIGKILL now."""
@@ -310,7 +312,7 @@ class Slot:
             self.kill()
         elif now >= self._stop_at:
             self.stop("failed", limit, grace_s)
-            if self.attempt is not None:
+            if self.stopped_as and self.attempt is not None:
                 self.attempt.cause = TIME_LIMIT
 
     def poll(self) -> tuple[Attempt, str] | None:
@@ -325,13 +327,7 @@ class Slot:
         attempt.reason = attempt.reason or ended.reason
         attempt.cause = attempt.cause or ended.cause
         self.note_output(attempt)
-        kind = "succeeded" if ended.exit_code == 0 else "failed"
-        if not self.stopped_as:
-            return attempt, kind
-        if kind == "succeeded":  # it ended well in the very moment it was to be stopped
-            attempt.reason = None
-            return attempt, kind
-        return attempt, self.stopped_as
+        return attempt, self.stopped_as or ("succeeded" if ended.exit_code == 0 else "failed")
 
     def note_output(self, attempt: Attempt) -> None:
         """Note which bytes of the log are this attempt's."""

@@ -22,6 +22,8 @@ from fsqdo.journal import read, workers
 from fsqdo.names import TaskName
 from fsqdo.outcome import Outcome
 from fsqdo.policy import begin, decide
+from fsqdo.runner import Spawner
+from fsqdo.slots import Slot
 from fsqdo.task import State
 from fsqdo.taskoptions import Options
 from fsqdo.walltime import parse_walltime
@@ -254,6 +256,46 @@ def test_a_worker_killed_during_the_check(root: Path, tmp_path: Path, start: Cal
     ok("recover", "Q")
     until(lambda: not session_of("MARK=dead-in-check"))
     assert counts(queue) == {"Pending": 1} and outcomes(queue) == []
+
+
+# ---------------------------------------------------------------- programs that exit with 0 when they are told to stop
+GRACEFUL = "trap 'echo saved; exit 0' TERM; touch began.$FSQDO_TASK_ID; sleep 1000 & wait"
+
+
+@pytest.mark.parametrize("how", ["limit", "kill", "signal", "runtime"])
+def test_a_checkpoint_at_sigterm_is_no_success(
+    root: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]], how: str
+) -> None:
+    queue = create()
+    queue.add(GRACEFUL, cwd=str(tmp_path), time_limit_s=1 if how == "limit" else None)
+    after = queue.add("true", requires=[1])
+    worker = start("do", "Q", *(("--runtime", 3) if how == "runtime" else ()))
+    until(began(tmp_path, 1))
+    if how == "kill":
+        ok("kill", "Q", 1)
+    elif how == "signal":
+        worker.send_signal(signal.SIGTERM)
+    worker.wait(HANG_S)
+    state = {"limit": "Failed", "kill": "Killed"}.get(how, "Pending")
+    assert counts(queue) == {state: 1, "Waiting": 1}
+    (outcome,) = outcomes(queue)
+    assert (outcome.outcome, outcome.exit_code) == ({"Failed": "failed", "Killed": "killed"}.get(state, "interrupted"), 0)
+    assert outcome.reason and queue.log(1) == b"saved\n"
+    assert queue.task(after).state == "Waiting"
+
+
+def test_what_has_ended_by_itself_was_not_stopped(root: Path, tmp_path: Path) -> None:
+    """The worker was asleep over it: SIGSTOP, a slow file system."""
+    log = tmp_path / "log"
+    log.touch()
+    with log.open("ab") as file:
+        run = Spawner().start("exit 0", file.fileno(), {}, None)
+        until(lambda: os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None)
+        slot = Slot(0)
+        slot.run = run
+        slot.stop("failed", "time limit", 1.0)
+        found = until(slot.poll)
+    assert found[1] == "succeeded" and found[0].reason is None
 
 
 # ---------------------------------------------------------------- time_limit in percent
