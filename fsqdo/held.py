@@ -12,7 +12,7 @@ from fsqdo.fit import Fit
 from fsqdo.member import Member
 from fsqdo.names import moved_by_hand
 from fsqdo.packs import claimed_definition
-from fsqdo.policy import Attempt, begin
+from fsqdo.policy import KILLED, Attempt, begin
 from fsqdo.requirements import pending_place
 from fsqdo.runner import SpawnError
 from fsqdo.slots import NEVER, NO_OPTIONS, Launcher, Ready, Slots
@@ -20,7 +20,6 @@ from fsqdo.store import Store
 from fsqdo.task import Definition
 from fsqdo.taskoptions import Options
 
-KILLED = "killed by its user"
 _SHORT_S = 0.05
 _AHEAD_S = 0.5
 _AHEAD_MOST = 4
@@ -105,7 +104,7 @@ class Held:
             As of `Claimer.claim`.
         """
         for kept in list(self.kept):
-            if self._is_to_be_killed(kept.claim):
+            if self._member.is_to_be_killed(kept.claim.key):
                 self.kept.remove(kept)
                 self._killed(kept.claim, kept.definition)
                 continue
@@ -182,9 +181,6 @@ class Held:
                     return True
         return False
 
-    def _is_to_be_killed(self, claim: Claim) -> bool:
-        return not self._store.gone(f"{self._member.directory}/{claim.key}.kill")
-
     def _killed(self, claim: Claim, definition: Definition) -> None:
         attempt = begin()
         attempt.reason = KILLED
@@ -192,7 +188,7 @@ class Held:
 
     def put_back(self, claim: Claim, definition: Definition) -> None:
         """Move a task that was not begun back to pending, under a fresh name; one that its user wants killed is."""
-        if self._is_to_be_killed(claim):
+        if self._member.is_to_be_killed(claim.key):
             self._killed(claim, definition)
             return
         fresh = moved_by_hand(claim.name)

@@ -175,6 +175,22 @@ def last_lines(store: Store, worker: str, keys: set[bytes]) -> dict[bytes, bytes
     return found
 
 
+def begun(store: Store, worker: str, wanted: Iterable[str]) -> set[str]:
+    """Those of these task names on which a worker's journal has a line of any kind."""
+    keys, found = {name.encode() for name in wanted}, set[bytes]()
+    for line in _lines_back(store, worker):
+        if _OURS.match(line):
+            key = line[len(_KEY) : line.find(b'"', len(_KEY))]
+        else:
+            outcome = Outcome.from_json(line)
+            key = b"" if outcome is None else outcome.name.encode()
+        if key in keys:
+            found.add(key)
+            if len(found) == len(keys):
+                break
+    return {key.decode() for key in found}
+
+
 def _ended(line: bytes) -> bytes:
     """The name of the attempt whose end a line tells; b"" for any other line."""
     if _STARTED.match(line):

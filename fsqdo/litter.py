@@ -156,6 +156,7 @@ def _stories(store: Store) -> Iterator[Litter]:
         listed = set(store.ls(f"failed/{shard}") or ()) if parsed == parse_shard(shard) else set()
         for name in sorted(listed):
             task = parse_task(f"{name.removesuffix('.txt')}.json") if name.endswith(".txt") else None
-            if task is not None and f"{name.removesuffix('.txt')}.json" not in listed and task.worker not in there:
+            file = f"{name.removesuffix('.txt')}.json"
+            if task is not None and file not in listed and task.worker not in there and store.gone(f"failed/{shard}/{file}"):
                 path = f"failed/{shard}/{name}"
                 yield Litter("story", path, lambda path=path: store.unlink(path))  # type: ignore[misc]

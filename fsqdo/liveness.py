@@ -5,6 +5,9 @@ deadline is past and its heartbeat did not change for two minutes; its heartbeat
 watched.
 A file's time is never compared with a clock (on Lustre it is the writer's): it is only seen to change or not, on the
 observer's own boot-time clock. What a host saw is kept in `observed/<boot id>.json`, so that one-shot passes add up.
+
+When nobody has looked for a while, a file server may have been away meanwhile, and no worker could beat: then the lease is over
+only once another look, two minutes later, still finds the same.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from fsqdo.texts import utc_now
 HEARTBEAT_S = 60.0
 LEASE_S = 900.0
 DEADLINE_GRACE_S = 120.0
+_GAP_S = 300.0
+_AGAIN_S = 120.0
 
 
 class Verdict(NamedTuple):
@@ -56,10 +61,21 @@ def process_start(pid: int) -> int | None:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return None if os.path.exists("/proc/self/stat") else -1
+        return None if os.path.exists("/proc/self/stat") and not _takes_signals(pid) else -1
     except OSError:
         return -1
     return None if fields[0] in (b"Z", b"X", b"x") else int(fields[19])
+
+
+def _takes_signals(pid: int) -> bool:
+    """Whether there is such a process: /proc may be mounted so that it hides those of other users (hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def describe_self(worker: str, **more: Any) -> dict[str, Any]:
@@ -79,6 +95,15 @@ def describe_self(worker: str, **more: Any) -> dict[str, Any]:
 def boot_clock() -> float:
     """Seconds since boot, on a clock that goes on while the machine sleeps and that nobody sets."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class _Seen(NamedTuple):
+    """A heartbeat, since when it was seen unchanged, when it was looked at last, and whether nobody looked in between."""
+
+    beat: float
+    since: float
+    last: float
+    gap: float = 0.0
 
 
 class Observer:
@@ -103,10 +128,10 @@ class Observer:
         self._seen = self._load()
         self._changed = False
 
-    def _load(self) -> dict[str, list[float]]:
+    def _load(self) -> dict[str, _Seen]:
         try:
             raw = json.loads(self._store.read(self._path) or b"{}")
-            return {str(w): [float(beat), float(at)] for w, (beat, at) in raw.items()}
+            return {str(worker): _Seen(*map(float, seen)) for worker, seen in raw.items()}
         except (ValueError, TypeError, AttributeError):
             return {}
 
@@ -126,12 +151,18 @@ class Observer:
         """For how long this host has seen the heartbeat of a worker stay the same, in seconds; looks now, too."""
         beat = float(self._store.changed_ns(f"running/{worker}/{WORKER_FILE}") or 0)
         now = boot_clock()
-        before = self._seen.get(worker)
-        if before is None or before[0] != beat or before[1] > now:
-            self._seen[worker] = [beat, now]
+        seen = self._seen.get(worker)
+        if seen is None or seen.beat != beat or seen.since > now:
+            seen = _Seen(beat, now, now, 0.0)
+        elif now - seen.last > _GAP_S and not seen.gap:
+            # Once only: whoever looks every hour comes to an end, too.
+            seen = _Seen(beat, max(seen.since, now - max(0.0, self._lease_s - _AGAIN_S)), now, 1.0)
+        elif now - seen.last > HEARTBEAT_S:
+            seen = seen._replace(last=now)
+        if seen is not self._seen.get(worker):
+            self._seen[worker] = seen
             self._changed = True
-            return 0.0
-        return now - before[1]
+        return now - seen.since
 
     def judge(self, worker: str) -> Verdict:
         """Whether a worker under `running/` is dead, alive or unknown, with the proof."""

@@ -86,6 +86,10 @@ class Member:
             raise FencedError(f"{self._store.path(self.directory)} is gone: this worker was declared dead")
         return listed
 
+    def is_to_be_killed(self, key: str) -> bool:
+        """Whether somebody ordered that the task of this name, which lies here, be killed."""
+        return not self._store.gone(f"{self.directory}/{key}.kill")
+
     def leave(self) -> int:
         """Sync the journal, give back what is still held, remove the directory; returns how many tasks went back."""
         self.abandon()

@@ -81,6 +81,8 @@ class Plan:
         Files that are copied already, with their sizes: to be unlinked.
     replaced
         Directories under `merged/` that go when all parts are written.
+    superfluous
+        Those of them that hold nothing, as it seems: all is in higher ones, or somebody is removing them.
     directories
         Of logs: they are empty now, or will be.
     removed_bytes
@@ -90,6 +92,7 @@ class Plan:
     parts: list[Part] = field(default_factory=list)
     spent: dict[str, int] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
+    superfluous: set[str] = field(default_factory=set)
     directories: list[str] = field(default_factory=list)
     round: int = 1
     removed_bytes: int = 0
@@ -162,7 +165,8 @@ def plan(store: Store, own: Mapping[str, Mapping[str, int]], drop: bool) -> Plan
         again.update(small)
     for worker in {worker for name in again for worker in by_directory[name]} - parts.keys():
         parts[worker] = _part({}, known[worker], worker, made)
-    made.replaced = sorted(again | {name for name, its in by_directory.items() if not its})
+    made.superfluous = {name for name, its in by_directory.items() if not its}
+    made.replaced = sorted(again | made.superfluous)
     made.parts = [parts[worker] for worker in sorted(parts)]
     return made
 
@@ -273,8 +277,11 @@ def carry_out(store: Store, made: Plan) -> None:
     for directory in made.directories:
         store.remove_directory(directory)
     if done.issuperset(part.worker for part in made.parts):
+        # An index that was not found is not gone, and what lies beside it may be all there is of it: so it is asked again.
+        still = _by_directory(joined(store, here := directories(store)), here) if made.superfluous else {}
         for name in made.replaced:
-            remove(store, name)
+            if name not in made.superfluous or not still.get(name):
+                remove(store, name)
 
 
 def remove(store: Store, name: str) -> None:

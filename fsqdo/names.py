@@ -21,6 +21,7 @@ from fsqdo.errors import InputError, short
 from fsqdo.ids import shard_of
 
 WORKER_FILE = "worker.json"
+NOTES_STARTS = "notes_starts"  # in it: the journal has a line for each attempt that began
 DRAIN = "DRAIN"
 PAUSED = "PAUSED"
 RESUMED = "RESUMED"

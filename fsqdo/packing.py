@@ -282,7 +282,12 @@ def finish(store: Store, decided: ShardEntry, held: set[str] | None = None) -> N
     revealed = _revealed(store, decided)
     if held is None and revealed is not None:
         held = held_by(store, f"{_TOP}/{revealed}")
-    for file in store.ls(directory) or ():
+    listed = store.ls(directory) or ()
+    if held is not None and revealed is None:
+        # Listings may leave names out: before the file is revealed none of them must be there beside it.
+        for left_out in held.difference(file.removesuffix(".json") for file in listed):
+            store.unlink(f"{directory}/{left_out}.json")
+    for file in listed:
         if file == own:
             continue
         if is_all_file(file) or (held is not None and file.removesuffix(".json") in held):

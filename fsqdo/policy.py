@@ -17,6 +17,8 @@ from fsqdo.settings import Settings
 from fsqdo.taskoptions import Options
 from fsqdo.texts import utc_now
 
+KILLED = "killed by its user"
+
 
 @dataclass
 class Attempt:

@@ -260,7 +260,7 @@ class Queue:
                 chunks.close()  # type: ignore[attr-defined]
 
     # ------------------------------------------------------------ looking
-    def iter_tasks(self, limit: int | None = None, **select: Any) -> Iterator[Task]:
+    def iter_tasks(self, id: object = None, *, limit: int | None = None, **select: Any) -> Iterator[Task]:
         """Yield tasks as they are read; arguments as of `tasks`."""
         from itertools import islice
 
@@ -268,7 +268,7 @@ class Queue:
 
         if limit is not None and limit < 0:
             raise InputError(f"limit is {limit}, but must not be negative")
-        selector = Selector.of(**select)
+        selector = self._selector(id, select)
         self.store.top()  # a queue that was deleted is not an empty one
         refuse_unknown_ids(self.store, selector.ids)
         found = False
@@ -278,22 +278,24 @@ class Queue:
         if not found and limit != 0 and selector.ids and len(selector.ids) == 1 and selector == Selector(ids=selector.ids):
             yield self.task(selector.ids.lowest)  # it moved meanwhile, or there is none: a gap in the ids
 
-    def tasks(self, limit: int | None = None, **select: Any) -> list[Task]:
+    def tasks(self, id: object = None, *, limit: int | None = None, **select: Any) -> list[Task]:
         """The tasks, by state; within one as their directories are listed, roughly by id.
 
         Parameters
         ----------
+        id
+            Ids in any form; None: all.
         limit
             At most so many.
         select
-            id (ids, ranges), state (one or several), exitcode, match (a regular expression), older_than_s, blocked.
+            state (one or several), exitcode, match (a regular expression), older_than_s, blocked.
 
         Raises
         ------
         TaskNotFoundError
             For ids that were never used.
         """
-        return list(self.iter_tasks(limit, **select))
+        return list(self.iter_tasks(id, limit=limit, **select))
 
     def task(self, task_id: int) -> Task:
         """One task; TaskNotFoundError when there is none."""

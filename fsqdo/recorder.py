@@ -20,7 +20,7 @@ from fsqdo.ids import SHARD_SIZE
 from fsqdo.member import Member
 from fsqdo.names import waiting_dir
 from fsqdo.outcome import ENDS, Outcome, success_line
-from fsqdo.policy import Attempt, decide, succeeded_path
+from fsqdo.policy import KILLED, Attempt, decide, succeeded_path
 from fsqdo.recovery import put_away
 from fsqdo.store import Store
 from fsqdo.task import Definition
@@ -29,6 +29,7 @@ from fsqdo.texts import utc_now, utc_text
 from fsqdo.workeroptions import Summary
 
 _FEW = 2
+_LONG_AGO_S = 1.0
 _MANY = 20
 
 
@@ -79,6 +80,7 @@ class Recorder:
         self._offer = offer
         self._unsaved: list[_Unsaved] = []
         self._ended: list[tuple[int, bool]] = []
+        self._first_end = 0.0
         self._touched: set[int] = set()
         self.summary = summary
         self.emptied: list[str] = []
@@ -129,6 +131,8 @@ class Recorder:
             )
             self._succeeded(claim, definition, to, success_line(key, to, *what))
             return
+        if kind in ("failed", "interrupted") and self._member.is_to_be_killed(claim.key):
+            kind, attempt.reason, attempt.cause = "killed", KILLED, ""  # it was not yet told so
         if not attempt.elapsed_s:
             attempt.elapsed_s = time.monotonic() - attempt.started
         outcome = decide(claim.name, claim.key, options, self._store.settings, self._member.name, attempt, kind)
@@ -179,7 +183,7 @@ class Recorder:
             self._member.journal.append_line(line)
             journaled = True
             if self._store.move(source, to):
-                self._ended.append((claim.name.id, True))
+                self._note_end(claim.name.id, True)
             else:
                 self.missed = True
         except StorageError:
@@ -209,9 +213,15 @@ class Recorder:
         if not put_away(self._store, source, outcome, definition, detail):
             self.missed = True
         elif outcome.outcome in ENDS:
-            self._ended.append((int(outcome.name.partition(".")[0]), outcome.outcome == "succeeded"))
+            self._note_end(int(outcome.name.partition(".")[0]), outcome.outcome == "succeeded")
         if outcome.outcome == "killed":
             self._store.unlink(f"{self._member.directory}/{outcome.name}.kill")
+
+    def _note_end(self, task_id: int, succeeded: bool) -> None:
+        """Keep for the look at what waited for it."""
+        if not self._ended:
+            self._first_end = time.monotonic()
+        self._ended.append((task_id, succeeded))
 
     def left_shards(self, at: int | None, most: int) -> list[int]:
         """Shards in which tasks of this worker ended, but for the one where it claims now (`at`); each is told once."""
@@ -228,6 +238,12 @@ class Recorder:
         many of one shard another one of that. A kill before it leaves the watchers to the pass.
         """
         ended = self._ended
+        if ended and time.monotonic() - self._first_end > _LONG_AGO_S:
+            # A long call came between: what ended may be pending again since, so it is asked for.
+            self._touched |= {task_id // SHARD_SIZE for task_id, _ in ended}
+            moved = requirements.look_again(self._store, {task_id for task_id, _ in ended})
+            self._ended = []
+            return moved
         shards = {task_id // SHARD_SIZE for task_id, _ in ended}
         self._touched |= shards
         if len(ended) > _FEW:

@@ -7,14 +7,16 @@ that comes late finds no directory. A worker that leaves in good order does the 
 from __future__ import annotations
 
 import errno
+import json
 from typing import NamedTuple
 
 from fsqdo import leftovers, requirements, unpacking
 from fsqdo.errors import FormatError, FsqdoError, StorageError, TaskError
-from fsqdo.journal import failed_path, lookup, write_story
+from fsqdo.journal import begun, failed_path, lookup, write_story
 from fsqdo.liveness import Observer
 from fsqdo.names import (
     DRAIN,
+    NOTES_STARTS,
     WORKER_FILE,
     TaskName,
     failed_once_more,
@@ -137,12 +139,16 @@ def _empty(store: Store, worker: str, crashed: bool) -> int:
         return 0
     tasks = {file: name for file in listed if (name := parse_task(file)) is not None}
     outcomes = lookup(store, worker, {str(name) for name in tasks.values()})
+    not_begun = _not_begun(store, worker, {str(name) for name in tasks.values()} - outcomes.keys()) if crashed else set()
     returned = 0
     for file in sorted(listed):
         if file in tasks:
             name, kill = tasks[file], f"{tasks[file]}.kill" in listed
             outcome = _sound(outcomes.get(str(name)), name, worker)
-            returned += _settle(store, f"{top}/{file}", name, outcome, worker, kill, crashed)
+            fresh = interrupted_once_more(name) if crashed else stopped_once_more(name)
+            if str(name) in not_begun:
+                fresh = moved_by_hand(name)
+            returned += _settle(store, f"{top}/{file}", name, outcome, worker, kill, fresh)
         elif (opening := parse_opening(file)) is not None:
             drop(store, top, file)
             if opening.waits_for is not None:  # it may have ended while its pack was in here
@@ -159,8 +165,19 @@ def _empty(store: Store, worker: str, crashed: bool) -> int:
     return returned
 
 
-def _settle(store: Store, src: str, name: TaskName, outcome: Outcome | None, worker: str, kill: bool, crashed: bool) -> bool:
-    """Give one task its place; True when it went back to pending as an interruption."""
+def _not_begun(store: Store, worker: str, names: set[str]) -> set[str]:
+    """Those of some tasks that a worker held and had not begun, where its journal notes the begin of each attempt."""
+    if not names:
+        return set()
+    try:
+        said = json.loads(store.read(f"recovering/{worker}/{WORKER_FILE}") or b"{}")
+    except ValueError:
+        return set()
+    return names - begun(store, worker, names) if isinstance(said, dict) and said.get(NOTES_STARTS) else set()
+
+
+def _settle(store: Store, src: str, name: TaskName, outcome: Outcome | None, worker: str, kill: bool, fresh: TaskName) -> bool:
+    """Give one task its place; True when it went back to pending, under the fresh name."""
     if outcome is not None and not (kill and outcome.outcome in ("retry", "interrupted")):
         complete(store, src, outcome)
         if not _still_there(store, src):
@@ -174,7 +191,7 @@ def _settle(store: Store, src: str, name: TaskName, outcome: Outcome | None, wor
         store.move(src, killed_path(name))
         requirements.ended(store, name.id, succeeded=False)
         return False
-    return give_back(store, src, name, worker, crashed)
+    return give_back(store, src, name, worker, fresh)
 
 
 def _sound(outcome: Outcome | None, name: TaskName, worker: str) -> Outcome | None:
@@ -250,12 +267,11 @@ def _definition_at(store: Store, src: str) -> Definition | None:
         return None
 
 
-def give_back(store: Store, src: str, name: TaskName, worker: str, crashed: bool) -> bool:
-    """Move a task back to pending as an interruption; False when it was interrupted too often and failed instead."""
+def give_back(store: Store, src: str, name: TaskName, worker: str, fresh: TaskName) -> bool:
+    """Move a task back to pending under a fresh name; False when it was interrupted too often and failed instead."""
     definition = _definition_at(store, src)
     options = definition.options if definition else Options()
-    fresh = interrupted_once_more(name) if crashed else stopped_once_more(name)
-    if crashed and fresh.i > store.settings.max_interruptions:
+    if store.settings.max_interruptions < fresh.i > name.i:
         times = f"this was interruption {fresh.i} (max_interruptions is {store.settings.max_interruptions})"
         reason = f"its worker died while it ran, and {times}"
         to = failed_path(failed_once_more(name), worker)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from fsqdo import litter, merging
+from fsqdo.errors import StorageError
 from fsqdo.mounts import is_local
 from fsqdo.packing import SETTLE_S, Packer, pack_all
 from fsqdo.store import Store
@@ -62,7 +63,12 @@ def tidy(
     if dry_run:
         done["tasks"] = Packer(store).would(seal=store.settings.pack)
     else:
-        done["tasks"] = pack_all(store, wait, report) if store.settings.pack else Packer(store).run(seal=False)
+        try:
+            done["tasks"] = pack_all(store, wait, report) if store.settings.pack else Packer(store).run(seal=False)
+        except StorageError as error:
+            if not error.full:
+                raise
+            report(f"finished tasks are not packed now: {error}")  # what is removed next makes room
     ages = litter.Ages(store, looks_count=not dry_run)
     for found in litter.find(store, ages):
         done[found.kind] += 1

@@ -78,7 +78,9 @@ class Passes:
         """Recover; what cannot be read of one dead worker keeps nobody from the rest."""
         try:
             return sum(recovery.tasks for recovery in recover(self._store))
-        except FormatError as error:
+        except (FormatError, StorageError) as error:
+            if isinstance(error, StorageError) and not error.unreadable:
+                raise
             self._report(str(error))
             return 0
 
@@ -93,11 +95,11 @@ class Passes:
         return self._passed is None or self._passed == before
 
     def _pack(self, pack: Callable[[], int]) -> int:
-        """Pack; no worker waits for room when this is all there is to do, and none claims less for it."""
+        """Pack; no worker waits for room, or for a journal that can be read, when this is all there is to do."""
         try:
             return pack()
-        except StorageError as error:
-            if not error.full:
+        except (FormatError, StorageError) as error:
+            if isinstance(error, StorageError) and not (error.full or error.unreadable):
                 raise
             self._report(f"finished tasks are not packed now: {error}")
             return 0

@@ -21,14 +21,14 @@ from fsqdo.errors import FencedError, FsqdoError, StorageError, TaskError
 from fsqdo.failures import Failures, note
 from fsqdo.fit import Fit
 from fsqdo.health import unfit
-from fsqdo.held import KILLED, Held
+from fsqdo.held import Held
 from fsqdo.inline import Calls, call, raised
 from fsqdo.journal import lookup
 from fsqdo.limits import Limits
 from fsqdo.member import Member
-from fsqdo.names import DRAIN, TaskName, parse_opening, parse_task
+from fsqdo.names import DRAIN, NOTES_STARTS, TaskName, parse_opening, parse_task
 from fsqdo.packs import drop
-from fsqdo.policy import Attempt, begin
+from fsqdo.policy import KILLED, Attempt, begin
 from fsqdo.recorder import Recorder
 from fsqdo.recovery import complete, drain
 from fsqdo.rules import TIME_LIMIT
@@ -129,6 +129,7 @@ class Worker:
             self._store,
             slots=options.slots,
             **self._resources.describe(),
+            **({NOTES_STARTS: True} if self._inline is None else {}),
             job=job,
             deadline=deadline,
             restarts=allocation.restarts(os.environ),
@@ -526,8 +527,9 @@ class Worker:
             return
         if self._options.idle_s is not None:
             self._end_if_idle(now)
-        elif self._passes.sharers > 1 and not self._looked_twice:
-            self._looked_twice = True  # the last pack may be in the hands of another, who is opening it
+        elif not self._looked_twice and (self._passes.sharers > 1 or self._store.ls("pending")):
+            # The last pack may be in the hands of another, who is opening it; or one listing was wrong.
+            self._looked_twice = True
         elif not self._passes.more_to_come():
             left = self._claimer.left
             unfit = (
