@@ -472,37 +472,63 @@ class Bulk:
         except TaskError:
             return Options()  # the worker that claims it files it under failed/ with its story
 
-    def kill(self, selector: Selector, dry_run: bool, wait_s: float) -> int:
-        """Take pending and waiting tasks out, and have running ones stopped; returns how many were told.
+    def kill(self, selector: Selector, dry_run: bool, wait_s: float, report: Callable[[str], None]) -> int:
+        """Take pending and waiting tasks out, and have running ones stopped.
+
+        Parameters
+        ----------
+        wait_s
+            For so many seconds look whether those that ran have stopped; what went back to pending meanwhile is killed there.
+        report
+            Told what became of those that ran.
+
+        Returns
+        -------
+        int
+            How many are killed, and, without a wait, are told to stop.
 
         Notes
         -----
         One rename each, to `killed/`. For a running task `<task>.kill` is written beside it: its worker (or whoever recovers
-        that) obeys. Looked at again for `wait_s` seconds: a task may have gone back to pending meanwhile.
+        that) obeys.
         """
         if selector.everything:
             raise InputError("kill wants to know which tasks", "give ids, or all pending ones: --state Pending")
         self._publish_rest(dry_run)
         killed = self._kill_open(selector, dry_run)
-        told: set[int] = set()
+        told = left = self._tell(selector, dry_run, killed)
         end = time.monotonic() + wait_s
-        while True:
-            running = [(entry, n) for entry, n in self._chosen(selector, (State.RUNNING,), True)]
-            try:
-                for entry, _ in running:
-                    if dry_run or self._store.write(f"{entry.directory}/{entry.name}.kill", b""):
-                        told.add(entry.name.first)
-            except StorageError as error:
-                _say_how_many(error, killed + len(told))
-                raise
-            if dry_run or not running or time.monotonic() >= end:
-                self._say_what_is_left(selector, killed + len(told))
-                return killed + len(told)
+        while left and not dry_run and time.monotonic() < end:
             time.sleep(0.2)
-            back = replace_ids(selector, told)
-            killed += 0 if back is None else self._kill_open(back, dry_run, already=told)
+            # Only these: what has begun since is none of those that were meant.
+            again = Selector(ids=IdSet.of(sorted(left)))
+            self._kill_open(again, dry_run)
+            left = self._tell(again, dry_run, killed)
+        stopped = len(told)
+        if told and not dry_run:
+            if wait_s > 0:
+                stopped = self._number_killed(told)
+            report(_what_became(len(told), stopped, len(left), wait_s > 0))
+        self._say_what_is_left(selector, killed + stopped)
+        return killed + stopped
 
-    def _kill_open(self, selector: Selector, dry_run: bool, already: set[int] | None = None) -> int:
+    def _tell(self, selector: Selector, dry_run: bool, killed: int) -> set[int]:
+        """Order that running tasks be stopped; which."""
+        told: set[int] = set()
+        try:
+            for entry, _ in list(self._chosen(selector, (State.RUNNING,), True)):
+                if dry_run or self._store.write(f"{entry.directory}/{entry.name}.kill", b""):
+                    told.add(entry.name.first)
+        except StorageError as error:
+            _say_how_many(error, killed + len(told))
+            raise
+        return told
+
+    def _number_killed(self, wanted: set[int]) -> int:
+        killed = self._store.entries(State.KILLED, IdSet.of(sorted(wanted)))
+        return sum(len(wanted.intersection(range(entry.name.first, entry.name.last + 1))) for entry in killed)
+
+    def _kill_open(self, selector: Selector, dry_run: bool) -> int:
         killed = 0
         try:
             for entry, count in self._chosen(selector, OPEN_STATES, dry_run, whole=_in_one_shard):
@@ -514,7 +540,7 @@ class Bulk:
                     killed += count
                     self._pack_ended(entry.name)
                 else:
-                    killed += entry.name.first not in (already or ())
+                    killed += 1
                     requirements.ended(self._store, entry.name.first, succeeded=False)
             self._look_again()
         except (StorageError, TaskError) as error:
@@ -572,6 +598,11 @@ def _say_how_many(error: StorageError | TaskError, moved: int) -> None:
         error.hint = f"{error.hint}; {moved} tasks were moved before that, do the same again for the rest".removeprefix("; ")
 
 
-def replace_ids(selector: Selector, ids: set[int]) -> Selector | None:
-    """A selector for just these ids; None when there are none."""
-    return Selector(ids=IdSet.of(sorted(ids))) if ids else None
+def _what_became(told: int, stopped: int, left: int, waited: bool) -> str:
+    """What became of tasks that ran when they were to be killed, in words."""
+    if not waited:
+        which = "1 of them runs" if told == 1 else f"{told} of them run"
+        return f"{which}: stopped within seconds, but for what ends before (--wait 1m waits, and tells)"
+    others = [f"{told - stopped - left} had ended before"] if told > stopped + left else []
+    others += [f"{left} still run{'s' if left == 1 else ''}"] if left else []
+    return f"of {told} that ran {stopped} {'is' if stopped == 1 else 'are'} killed{''.join(f', {other}' for other in others)}"

@@ -430,9 +430,30 @@ class Queue:
         """Move tasks in final states back to pending, or to waiting where they require one that is rerun, too; how many."""
         return int(self._bulk().reset(self._selector(id, select), (State.SUCCEEDED, State.FAILED, State.KILLED), dry_run))
 
-    def kill(self, id: object = None, *, dry_run: bool = False, wait_s: float = 0.0, **select: Any) -> int:
-        """Take pending and waiting tasks out and have running ones stopped; how many."""
-        return int(self._bulk().kill(self._selector(id, select), dry_run, wait_s))
+    def kill(
+        self,
+        id: object = None,
+        *,
+        dry_run: bool = False,
+        wait_s: float = 0.0,
+        report: Callable[[str], None] = lambda text: None,
+        **select: Any,
+    ) -> int:
+        """Take pending and waiting tasks out and have running ones stopped.
+
+        Parameters
+        ----------
+        wait_s
+            Wait for so many seconds at most until those that ran have stopped.
+        report
+            Told what became of those that ran.
+
+        Returns
+        -------
+        int
+            How many are killed; without a wait also those that are told to stop.
+        """
+        return int(self._bulk().kill(self._selector(id, select), dry_run, wait_s, report))
 
     def reprioritize(self, priority: int, id: object = None, *, dry_run: bool = False, **select: Any) -> int:
         """Give pending and waiting tasks another priority; how many."""

@@ -284,6 +284,28 @@ def test_a_checkpoint_at_sigterm_is_no_success(
     assert queue.task(after).state == "Waiting"
 
 
+def test_kill_of_what_runs_kills_nothing_that_begins_later(
+    root: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    queue = create()
+    queue.add_multiple(["touch began.$FSQDO_TASK_ID; exec sleep 1000"] * 2 + ["sleep 0.3"] * 6)
+    queue.add("trap '' TERM; touch began.$FSQDO_TASK_ID; while test ! -e go; do sleep 0.1; done", cwd=str(tmp_path))
+    for task_id in (1, 2):
+        queue.reprioritize(5, task_id)
+    worker = start("do", "Q", "-j", 2)
+    until(lambda: len(queue.tasks(state="Running")) == 2)
+    done = run("kill", "Q", "--state", "Running", "--wait", 60)
+    assert done.stdout == "2 tasks killed\n" and "of 2 that ran 2 are killed" in done.stderr
+    until(began(tmp_path, 9))
+    done = run("kill", "Q", 9)
+    assert done.stdout == "1 task killed\n" and "1 of them runs: stopped within seconds" in done.stderr
+    done = run("kill", "Q", 9, "--wait", 0.1)
+    assert done.stdout == "0 tasks killed\n" and "of 1 that ran 0 are killed, 1 still runs" in done.stderr
+    (tmp_path / "go").touch()
+    worker.wait(HANG_S)
+    assert counts(queue) == {"Killed": 2, "Succeeded": 7}  # the last one had ended before it was stopped
+
+
 def test_what_has_ended_by_itself_was_not_stopped(root: Path, tmp_path: Path) -> None:
     """The worker was asleep over it: SIGSTOP, a slow file system."""
     log = tmp_path / "log"

@@ -99,7 +99,7 @@ def kill_command(queue: str, wait_s: float | None, dry_run: bool, **selected: An
     from fsqdo.queue import connect
 
     with _said_when_interrupted():
-        number = connect(queue).kill(dry_run=dry_run, wait_s=wait_s or 0.0, **selection(selected))
+        number = connect(queue).kill(dry_run=dry_run, wait_s=wait_s or 0.0, report=say, **selection(selected))
     _report(number, "killed", dry_run, "waiting, pending or running")
 
 
