@@ -138,8 +138,9 @@ def _call(function: Function, task: object) -> tuple[int, str]:
     try:
         return 0, f'{_SUCCESS}, "result": {_encode(result)}'
     except Exception as error:  # noqa: BLE001 - also what a result's own items() may raise
-        _say(f"fsqdo: the result is not kept: {in_words(error)}")
-        return 0, _SUCCESS
+        reason = f"its result is not kept: {in_words(error)}"
+        _say(f"fsqdo: {reason}")
+        return 0, _members(0, reason=reason)
 
 
 def _members(exit_code: int | None, **others: str) -> str:

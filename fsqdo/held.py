@@ -36,6 +36,8 @@ class Held:
         Told how what was not begun has ended, as `Worker._record` is: its content was bad, or its user killed it.
     slots
         The worker's.
+    report
+        Told of a file that was edited, and cannot be read since.
 
     Attributes
     ----------
@@ -60,6 +62,7 @@ class Held:
         launcher: Launcher,
         record: Callable[[Claim, Definition | None, Options, Attempt, str], None],
         slots: Slots,
+        report: Callable[[str], None],
     ) -> None:
         self._store = store
         self._member = member
@@ -68,6 +71,7 @@ class Held:
         self._launcher = launcher
         self._record = record
         self._slots = slots
+        self._report = report
         self._overtaken = 0
         self._typical_s = 1.0  # of tasks, in the mean of the last few
         self.kept: list[Ready] = []
@@ -134,7 +138,7 @@ class Held:
             return Ready(claim, claim.definition)
         try:
             path = f"{self._member.directory}/{claim.file}"
-            return Ready(claim, claimed_definition(self._store, path, claim.name, claim.content))
+            return Ready(claim, claimed_definition(self._store, path, claim.name, claim.content, self._report))
         except TaskError as error:
             attempt = begin()
             attempt.reason = str(error)

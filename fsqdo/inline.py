@@ -19,8 +19,7 @@ from fsqdo.rules import TIME_LIMIT
 from fsqdo.signals import Signals
 from fsqdo.task import Definition
 from fsqdo.taskoptions import Options
-from fsqdo.texts import utc_text
-from fsqdo.upkeep import json_able
+from fsqdo.texts import encode_json, utc_text
 
 NEVER = float("inf")
 
@@ -28,8 +27,16 @@ NEVER = float("inf")
 def call(signals: Signals, function: Callable[[Any], Any], definition: Definition, limit_s: float) -> Any:
     """Call the function of a task for it; raises what it raises, and what `Signals.call` does."""
     os.environ["FSQDO_TASK_ID"] = str(definition.id)
-    result = signals.call(function, definition.task, limit_s)
-    return None if result is None else json_able(result)
+    return signals.call(function, definition.task, limit_s)
+
+
+def keep(attempt: Attempt, result: object) -> None:
+    """Keep in the attempt what its call returned; where that has no JSON form, why it is not kept."""
+    try:
+        encode_json(result)
+        attempt.result = result
+    except Exception as error:  # noqa: BLE001  also what the result's own methods may raise
+        attempt.reason = f"its result is not kept: {error}"
 
 
 def raised(signals: Signals, error: BaseException, attempt: Attempt) -> str:
@@ -127,7 +134,8 @@ class Calls:
             if result is None:
                 recorder.succeeded(claim, definition, started_at, time.monotonic() - started)
             else:
-                attempt = Attempt(utc_text(int(started_at)), started, result=result, slot=0)
+                attempt = Attempt(utc_text(int(started_at)), started, slot=0)
+                keep(attempt, result)
                 recorder.record(claim, definition, definition.options, attempt, "succeeded")
         return None
 

@@ -1,19 +1,35 @@
-"""Tasks that somebody's `mv` put where they are in no state: put where their state has them.
+"""Tasks that somebody's `mv` put where they are in no state, or where nobody looks for them: put where their state has them.
 
-One level too shallow, as in `mv failed/000000/000000007.f1@w.json pending/`; or under the name of a directory that was not
-there, as in `mv … pending/0/000000` (a file called 000000, then). Nobody would ever look for them there.
+One level too shallow, as in `mv failed/000000/000000007.f1@w.json pending/`; too deep; a whole directory; in the directory of
+another thousand; or under the name of a directory that was not there, as in `mv … pending/0/000000` (a file called 000000).
+The directory right below the queue's own says which state was meant.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from fsqdo.finals import Finals
-from fsqdo.names import PackName, TaskName, moved_by_hand, parse_bundle, parse_entry, shard_name
+from fsqdo.names import (
+    PackName,
+    TaskName,
+    moved_by_hand,
+    parse_bundle,
+    parse_entry,
+    parse_priority,
+    parse_shard,
+    parse_task,
+    shard_name,
+    waiting_dir,
+)
 from fsqdo.requirements import look_again, options_of, pending_place, place
 from fsqdo.store import Entry, Store
 from fsqdo.task import FINAL_STATES, State
+
+_STATES = (State.PENDING, State.WAITING, *FINAL_STATES)
+_DEPTH = 8  # of directories that are looked into: somebody may have moved a whole tree
+_NO_DIRECTORIES = (".txt", ".jsonl", ".log")
 
 
 def put_right(store: Store, report: Callable[[str], None] = lambda text: None, thorough: bool = False) -> int:
@@ -24,26 +40,26 @@ def put_right(store: Store, report: Callable[[str], None] = lambda text: None, t
     report
         Told what was moved where.
     thorough
-        Look beyond pending/ and waiting/: in succeeded/, failed/ and killed/, and for files in the place of directories.
+        Look everywhere below the directories of the states, and not only at the first level of pending/ and waiting/.
 
     Notes
     -----
-    A listing of each of these directories and of those in waiting/; a rename for each that moves. Several may do it at once.
+    A listing of each directory looked at; a rename for each that moves. Several may do it at once.
     """
-    if thorough:
-        _free_names_of_directories(store)
     moved, filed = 0, list[int]()
-    for entry in _misplaced(store, FINAL_STATES if thorough else ()):
+    for entry in list(_anywhere(store)) if thorough else _at_the_top(store):
         to, requirement = _place(store, entry)
         if to and store.move(entry.path, to):
             moved += 1
             filed += [] if requirement is None else [requirement]
             report(f"{entry.path} was in no state, somebody must have moved it there; it is {to} now")
+            if entry.directory.count("/") > 1:
+                store.remove_directory(entry.directory)
     return moved + (look_again(store, filed) if filed else 0)
 
 
-def _misplaced(store: Store, final: Iterable[State]) -> Iterator[Entry]:
-    for state in (State.PENDING, State.WAITING, *final):
+def _at_the_top(store: Store) -> Iterator[Entry]:
+    for state in (State.PENDING, State.WAITING):
         directories = [state.directory]
         if state is State.WAITING:
             directories += [f"waiting/{shard}" for shard in store.names("waiting")]
@@ -54,22 +70,68 @@ def _misplaced(store: Store, final: Iterable[State]) -> Iterator[Entry]:
                     yield Entry(state, directory, file, name)
 
 
-def _free_names_of_directories(store: Store) -> None:
-    """Move files of tasks that are called as a priority, or a bundle, is: their own name is lost, but not their id.
+def _anywhere(store: Store) -> Iterator[Entry]:
+    for state in _STATES:
+        yield from _below(store, state, state.directory, _DEPTH)
+    for file in store.names("running"):
+        name = parse_task(file)
+        if name is not None:  # it was never a worker's
+            yield Entry(State.PENDING, "running", file, name)
 
-    Only to pending/ itself: where they belong may be below the name they have now.
-    """
-    for priority in store.priorities():
-        inside = [file for file in store.names(f"pending/{priority}") if parse_bundle(file)]
-        for directory, file in [("pending", str(priority)), *((f"pending/{priority}", file) for file in inside)]:
+
+def _below(store: Store, state: State, directory: str, depth: int) -> Iterator[Entry]:
+    for file in store.names(directory):
+        name = parse_entry(file)
+        if name is not None:
+            if not _is_place(directory, name) and (isinstance(name, TaskName) or state not in (State.SUCCEEDED, State.FAILED)):
+                yield Entry(state, directory, file, name)
+        elif depth and not file.endswith(_NO_DIRECTORIES) and not _is_of_packing(state, file):
             path = f"{directory}/{file}"
-            if store.is_file(path):
-                try:
-                    task_id = json.loads(store.read(path) or b"")["id"]
-                except (ValueError, TypeError, KeyError):
-                    continue  # somebody's, and no task
-                if type(task_id) is int and task_id > 0:
-                    store.move(path, f"pending/{TaskName(task_id).file}")
+            if not store.is_file(path):
+                yield from _below(store, state, path, depth - 1)
+            elif (name := _named_like_a_directory(store, path)) is not None:
+                # Its own name is lost, but not its id. Out of the way first: where it belongs may be below the name it has.
+                aside = Entry(state, state.directory, name.file, name)
+                if store.move(path, aside.path):
+                    yield aside
+
+
+def _is_of_packing(state: State, file: str) -> bool:
+    """Whether a directory is one in which a shard is being packed: nobody moves anything there by hand."""
+    shard = parse_shard(file)
+    return state is State.SUCCEEDED and shard is not None and shard.round is not None
+
+
+def _is_place(directory: str, name: TaskName | PackName) -> bool:
+    """Whether a name is in a state in this directory, and would be found there by its id."""
+    match directory.split("/"):
+        case ["pending", priority]:
+            return parse_priority(priority) is not None
+        case ["pending", priority, bundle]:
+            return parse_priority(priority) is not None and _holds(bundle, name)
+        case ["waiting", "until", when]:
+            return when.isascii() and when.isdigit()
+        case ["waiting", shard, requirement, *bundle] if len(bundle) < 2 and requirement.isascii() and requirement.isdigit():
+            return waiting_dir(int(requirement)) == f"waiting/{shard}/{requirement}" and all(_holds(b, name) for b in bundle)
+        case ["succeeded" | "failed" | "killed", shard]:
+            return shard == shard_name(name.first)
+        case ["killed", shard, bundle]:
+            return shard == shard_name(name.first) and _holds(bundle, name)
+    return False
+
+
+def _holds(bundle: str, name: TaskName | PackName) -> bool:
+    parsed = parse_bundle(bundle)
+    return parsed is not None and parsed.first <= name.first and name.last <= parsed.last
+
+
+def _named_like_a_directory(store: Store, path: str) -> TaskName | None:
+    """The name that the task in a file had before somebody moved it to this one; None for what is no task."""
+    try:
+        task_id = json.loads(store.read(path) or b"")["id"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return TaskName(task_id) if type(task_id) is int and task_id > 0 else None
 
 
 def _place(store: Store, entry: Entry) -> tuple[str, int | None]:
@@ -80,7 +142,12 @@ def _place(store: Store, entry: Entry) -> tuple[str, int | None]:
     if options is None:
         return "", None
     fresh: TaskName | PackName = moved_by_hand(entry.name)
-    if entry.state is State.PENDING:
+    if entry.state is State.WAITING:
+        directory, requirement = place(store, Finals(store), fresh, options)
+        return f"{directory}/{fresh.file}", requirement
+    top, *below = entry.directory.split("/")
+    meant = parse_priority(below[0]) if top == "pending" and below else None
+    if meant is None:
         return f"{pending_place(fresh, options)}/{fresh.file}", None
-    directory, requirement = place(store, Finals(store), fresh, options)
-    return f"{directory}/{fresh.file}", requirement
+    shard = "" if isinstance(fresh, PackName) else f"{shard_name(fresh.id)}/"
+    return f"pending/{meant}/{shard}{fresh.file}", None

@@ -8,7 +8,7 @@ publishes the directory by one rename; from then on the loose files count, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fsqdo.errors import FencedError, StorageError, TaskError
 from fsqdo.ids import IdSet
@@ -76,8 +76,15 @@ def definition_from(store: Store, name: TaskName, content: bytes) -> Definition:
         return Definition.from_json(line)
 
 
-def claimed_definition(store: Store, path: str, name: TaskName, content: bytes) -> Definition:
-    """The definition of a task this process holds; its file is mended when a power cut tore it and its load has it.
+def claimed_definition(
+    store: Store, path: str, name: TaskName, content: bytes, report: Callable[[str], None] = lambda text: None
+) -> Definition:
+    """The definition of a task this process holds; a file that cannot be read is mended where its load has the task.
+
+    Parameters
+    ----------
+    report
+        Told where it was no power cut that tore the file, but somebody who edited it. What he wrote is kept in attic/.
 
     Raises
     ------
@@ -87,6 +94,10 @@ def claimed_definition(store: Store, path: str, name: TaskName, content: bytes) 
     definition = Definition.if_sound(content, name.id)
     if definition is None:
         definition = definition_from(store, name, content)
+        if content.endswith(b"\n") and b"\0" not in content:
+            kept = f"attic/{name.file}.{new_token()}"
+            store.write(kept, content)
+            report(f"task {name.id} runs as it was loaded: what its file says now cannot be read, and is kept as {kept}")
         store.replace(path, definition.to_json().encode(), f"mended.{new_token()}", sync=False)
     return definition
 

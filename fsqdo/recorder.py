@@ -81,6 +81,7 @@ class Recorder:
         self._unsaved: list[_Unsaved] = []
         self._ended: list[tuple[int, bool]] = []
         self._first_end = 0.0
+        self._told = False
         self._touched: set[int] = set()
         self.summary = summary
         self.emptied: list[str] = []
@@ -141,6 +142,9 @@ class Recorder:
             self._failures.saw(claim.name, outcome, attempt)
         if self._verbose or outcome.outcome == "failed":
             self._report(f"task {claim.name.id} {outcome.outcome}: {outcome.how()} ({attempt.elapsed_s:.3f} s)")
+        elif outcome.outcome == "succeeded" and outcome.reason and not self._told:
+            self._told = True
+            self._report(f"task {claim.name.id} succeeded, but {outcome.reason} (said once; `fsqdo show` tells of each)")
         source = f"{self._member.directory}/{claim.file}"
         journaled = False
         try:

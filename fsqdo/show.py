@@ -80,7 +80,7 @@ def workers(store: Store) -> list[dict[str, Any]]:
     observer = Observer(store)
     found = []
     for worker in store.names("running"):
-        if not is_worker_name(worker):
+        if not is_worker_name(worker) or parse_task(worker) is not None:  # somebody's mv
             continue
         said = store.said_by(worker) or {}
         held = [name for file in store.names(f"running/{worker}") if (name := parse_task(file)) is not None]

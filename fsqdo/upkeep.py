@@ -15,12 +15,11 @@ from contextlib import suppress
 from typing import Any
 
 from fsqdo import misplaced, packs, requirements
-from fsqdo.errors import FormatError, InputError, StorageError
+from fsqdo.errors import FormatError, StorageError
 from fsqdo.packing import BATCH, Packer
 from fsqdo.recovery import recover
 from fsqdo.store import Store
 from fsqdo.task import State
-from fsqdo.texts import encode_json
 
 _LOCK = "locks/pass"
 _ASK_S = 5.0
@@ -166,12 +165,3 @@ class Passes:
         if not holds:
             return False
         return any(entry.name.first in holds for entry in self._store.entries(State.RUNNING))
-
-
-def json_able(value: object) -> object:
-    """What a function returned, if it can be kept; None otherwise (the task has succeeded all the same)."""
-    try:
-        encode_json(value)
-    except InputError:
-        return None
-    return value

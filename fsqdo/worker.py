@@ -22,7 +22,7 @@ from fsqdo.failures import Failures, note
 from fsqdo.fit import Fit
 from fsqdo.health import unfit
 from fsqdo.held import Held
-from fsqdo.inline import Calls, call, raised
+from fsqdo.inline import Calls, call, keep, raised
 from fsqdo.journal import lookup
 from fsqdo.limits import Limits
 from fsqdo.member import Member
@@ -138,7 +138,9 @@ class Worker:
         self._recorder = Recorder(
             self._store, self._member, self._summary, self._report, options.verbose, self._failures, self._claimer.offer
         )
-        self._held = Held(self._store, self._member, self._claimer, self._fit, self._launcher, self._record, self._slots)
+        self._held = Held(
+            self._store, self._member, self._claimer, self._fit, self._launcher, self._record, self._slots, self._report
+        )
         self._calls = self._new_calls()
         now = time.monotonic()
         self._next_scan = self._next_poll = now + SCAN_S
@@ -585,7 +587,9 @@ class Worker:
         left_s = max(0.001, self._deadline - self._grace_s - time.monotonic())
         kind = "succeeded"
         try:
-            attempt.result = call(self._signals, function, ready.definition, min(limit_s, left_s))
+            result = call(self._signals, function, ready.definition, min(limit_s, left_s))
+            if result is not None:
+                keep(attempt, result)
         except BaseException as error:  # noqa: BLE001  `raised` raises again what is not the task's affair
             kind = raised(self._signals, error, attempt)
             if attempt.cause == TIME_LIMIT:
@@ -594,7 +598,7 @@ class Worker:
                     kind, attempt.cause, attempt.reason = "interrupted", "", "its worker's time is over"
         attempt.elapsed_s = time.monotonic() - attempt.started
         if kind == "succeeded" and self._store.settings.success_check is not None:
-            ended = Ended(0, None, 0.0, 0, attempt.elapsed_s, attempt.result)
+            ended = Ended(0, None, 0.0, 0, attempt.elapsed_s, attempt.result, reason=attempt.reason)
             try:
                 if slot.begin_check(ready, self._store, self._member, self._launcher, ended, limit_s):
                     self._slots.changed(slot)

@@ -746,27 +746,36 @@ MISPLACED = [
     ("waiting/000000001.json", "pending/0/000000/000000001.r1.json"),
     ("waiting/000000/000000001.json", "pending/0/000000/000000001.r1.json"),
     ("waiting/until/000000001.f1.json", "pending/0/000000/000000001.r1f1.json"),
+]
+DEEPLY_MISPLACED = [
     ("failed/000000001.f1@w.json", "failed/000000/000000001.f1@w.json"),
     ("killed/000000001.r1.json", "killed/000000/000000001.r1.json"),
     ("succeeded/000000001@w.json", "succeeded/000000/000000001@w.json"),
+    ("succeeded/000001/000000001@w.json", "succeeded/000000/000000001@w.json"),
+    ("pending/5/000001/000000001.json", "pending/5/000000/000000001.r1.json"),
+    ("pending/000000/000000001.f1@w.json", "pending/0/000000/000000001.r1f1.json"),
+    ("pending/0/failed/000000/000000001.f1@w.json", "pending/0/000000/000000001.r1f1.json"),
+    ("pending/0/000000/000000/000000001.json", "pending/0/000000/000000001.r1.json"),
+    ("pending/high/000000/000000001.json", "pending/0/000000/000000001.r1.json"),
+    ("waiting/000000/000001234/000000001.json", "pending/0/000000/000000001.r1.json"),
+    ("running/000000001.json", "pending/0/000000/000000001.r1.json"),
 ]
 
 
-@pytest.mark.parametrize(("wrong", "right"), MISPLACED)
+@pytest.mark.parametrize(("wrong", "right"), MISPLACED + DEEPLY_MISPLACED)
 @pytest.mark.parametrize("promote", [False, True])
 def test_a_task_that_was_moved_to_no_state_is_put_right(queue: fsqdo.Queue, wrong: str, right: str, promote: bool) -> None:
     queue.add("a")
     path = Path(queue.directory, wrong)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     Path(queue.directory, "pending/0/000000/000000001.json").rename(path)
-    assert _counts(queue) == {}
     said: list[str] = []
-    if promote or wrong.split("/", maxsplit=1)[0] in ("succeeded", "failed", "killed"):
+    if promote or (wrong, right) in DEEPLY_MISPLACED:
         assert queue.promote() == 1
     else:
         assert Passes(queue.store, said.append).run() is True
         assert len(said) == 1 and wrong in said[0] and right in said[0]
-    assert _files(queue, "pending", "waiting", "succeeded", "failed", "killed") == [right]
+    assert _files(queue, "pending", "waiting", "running", "succeeded", "failed", "killed") == [right]
     assert queue.promote() == 0
 
 
@@ -778,17 +787,50 @@ def test_a_misplaced_task_waits_for_what_it_requires(queue: fsqdo.Queue) -> None
     assert _files(queue, "waiting") == ["waiting/000000/000000001/000000002.r1.json"]
 
 
-@pytest.mark.parametrize("file", ["pending/5", "pending/0/000000", "pending/-3/000000001-000000002"])
+@pytest.mark.parametrize(
+    "file", ["pending/5", "pending/0/000000", "pending/-3/000000001-000000002", "pending/0/high/x", "waiting/000000"]
+)
 def test_a_file_under_the_name_of_a_directory_that_was_not_there(queue: fsqdo.Queue, file: str) -> None:
     queue.add("a")
     found = Path(queue.directory, "pending/0/000000/000000001.json")
     aside = found.rename(f"{queue.directory}/aside")
     found.parent.rmdir()
     path = Path(queue.directory, file)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     aside.rename(path)
     assert queue.promote() == 1
-    assert _files(queue, "pending") == ["pending/0/000000/000000001.r1.json"]
+    assert _files(queue, "pending", "waiting") == ["pending/0/000000/000000001.r1.json"]
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "killed"])
+def test_a_file_under_the_name_of_a_shard_that_was_not_there(queue: fsqdo.Queue, state: str) -> None:
+    """It is in the way of all tasks of that shard."""
+    queue.add("a")
+    Path(queue.directory, "pending/0/000000/000000001.json").rename(f"{queue.directory}/{state}/000000")
+    assert queue.promote() == 1
+    assert _files(queue, state) == [f"{state}/000000/000000001.json"]
+
+
+def test_a_directory_that_was_moved_is_put_right_with_all_that_is_in_it(queue: fsqdo.Queue) -> None:
+    for _ in range(5):
+        queue.add("exit 1")
+    queue.do(report=lambda text: None)
+    Path(queue.directory, "failed/000000").rename(f"{queue.directory}/pending/000000")  # "retry all"
+    assert queue.promote() == 5
+    assert _counts(queue) == {"Pending": 5}
+
+
+def test_promote_leaves_what_is_in_its_place(root: Path) -> None:
+    queue = fsqdo.create("Q", max_retries=1, retry_delay_s=1000)
+    queue.add_multiple(["exit 0"] * 1200)
+    queue.add_multiple(["exit 1", "true"], requires=[5])
+    queue.kill(id="3-9")
+    queue.reprioritize(4, id="100-300")
+    queue.do(report=lambda text: None, max_tasks=30)
+    queue.get()
+    before = _files(queue, "pending", "waiting", "running", "succeeded", "failed", "killed")
+    assert queue.promote() == 0
+    assert _files(queue, "pending", "waiting", "running", "succeeded", "failed", "killed") == before
 
 
 def test_a_file_of_somebody_else_under_such_a_name_stays(queue: fsqdo.Queue) -> None:
