@@ -119,6 +119,9 @@ class Selector:
         return self.older_than_s is None or _age_s(task) >= self.older_than_s
 
 
+SELECTIONS = ("state", "exitcode", "match", "older_than_s", "blocked")
+
+
 def _ends(task: Task) -> tuple[int | None, ...]:
     """The exit codes by which a task is found: of a signal n it is 128+n, as in a shell."""
     number = task.outcome.signal if task.outcome else None

@@ -81,6 +81,11 @@ class TaskNotFoundError(TaskError, LookupError):
     """The queue has no task with this id."""
 
 
+NOWHERE = (
+    "its file was removed, or moved to where it is in no state (`fsqdo promote` puts that right); if it is gone, add it anew"
+)
+
+
 class TemplateError(TaskError):
     """A script template cannot be filled in from a task."""
 

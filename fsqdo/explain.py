@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from fsqdo import journal
 from fsqdo.durations import Durations, expected_s
+from fsqdo.errors import NOWHERE
 from fsqdo.finals import Finals, Missing
 from fsqdo.liveness import Observer
 from fsqdo.names import DRAIN, PackName, is_worker_name
-from fsqdo.requirements import blocked_by
+from fsqdo.requirements import blocked_by, pending_place
 from fsqdo.resources import lacking, wants
 from fsqdo.rows import Task
 from fsqdo.store import Store
@@ -61,7 +62,9 @@ def _waiting(store: Store, task: Task) -> list[str]:
     if task.entry.directory.startswith("waiting/until/"):
         when = task.entry.directory.split("/")[2]
         left_s = int(when) - time.time() if when.isdigit() else 0
-        return [f"it failed and is tried again in {max(0, left_s):.0f} s"]
+        name, now = task.entry.name, pending_place(task.entry.name, task.definition.options)
+        have_it = f"to have it now: mv {store.path(task.entry.path)} {store.path(now)}/{name.file} (make the directory)"
+        return [f"it failed and is tried again in {max(0, left_s):.0f} s, by a worker", have_it]
     options = task.definition.options
     finals = Finals(store)
     finish = store.settings.requires == "finish"
@@ -71,6 +74,7 @@ def _waiting(store: Store, task: Task) -> list[str]:
     if missing.number:
         must = "end" if finish else "succeed"
         why.append(f"it requires {missing.number} of {len(options.requires)} tasks still to {must}: {_first(missing)}")
+        why += [f"{i} is in no state: {NOWHERE}" for i in missing.first if store.find(i) is None]
     if unended.number:
         why.append(f"{unended.number} of the {len(options.after)} tasks it is to run after have not ended: {_first(unended)}")
     lost = None if finish else finals.lost(options.requires, _NAMED)
@@ -84,6 +88,10 @@ def _waiting(store: Store, task: Task) -> list[str]:
     return why or ["what it waited for has ended: the next pass of a worker moves it, or `fsqdo promote`"]
 
 
+def _queue(store: Store) -> str:
+    return store.directory.rpartition("/")[2]
+
+
 def _first(ids: Missing) -> str:
     named = ", ".join(map(str, ids.first))
     return f"{named}, …" if ids.number > len(ids.first) else named
@@ -91,7 +99,7 @@ def _first(ids: Missing) -> str:
 
 # ---------------------------------------------------------------- pending
 def _pending(store: Store, task: Task) -> list[str]:
-    why = []
+    why = [task.error] if task.error else []
     if store.paused():
         why.append("the queue is paused: `fsqdo resume` lets workers claim again")
     workers = workers_there(store, _WORKERS_MOST, judge=True)
@@ -155,7 +163,7 @@ def _running(store: Store, task: Task) -> list[str]:
 
 def _ended(store: Store, task: Task) -> list[str]:
     if task.state is State.KILLED:
-        return [_killed(store, task), "`fsqdo retry --state Killed` puts it back to pending"]
+        return [_killed(store, task), f"`fsqdo retry {_queue(store)} --state Killed {task.id}` puts it back to pending"]
     outcome = task.outcome
     if outcome is None:
         return [] if task.state is State.SUCCEEDED else ["no journal tells more"]

@@ -235,6 +235,8 @@ def open_source(source: object) -> Iterable[bytes]:
     if source == "-":
         import sys
 
+        if sys.stdin is None:
+            raise InputError("standard input is closed", "give a file, or commands through a pipe")
         return sys.stdin.buffer
     if isinstance(source, (str, os.PathLike)):
         try:

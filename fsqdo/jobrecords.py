@@ -68,6 +68,8 @@ class Job:
         Whether it may be cancelled, while it is queued, once the queue is drained.
     cancelled_at
         ISO 8601 UTC, when fsqdo last had it cancelled.
+    queue
+        Directory of the queue that it was launched for; None in records that do not say so.
     succeeded, failed, running
         Attempts of its workers that ended so, and tasks that they run now.
     """
@@ -98,6 +100,7 @@ class Job:
     succeeded: int = 0
     failed: int = 0
     running: int = 0
+    queue: str | None = None
 
     @property
     def slots_per_node(self) -> int:
@@ -167,7 +170,7 @@ def read_job(store: Store, number: int) -> Job:
 def _more(raw: dict[str, Any]) -> dict[str, Any]:
     """What records did not have from the beginning."""
     numbers = {name: raw.get(name) for name in ("slots_per_worker", "nodes_per_worker", "cores", "walltime_s", "array")}
-    texts = {name: raw.get(name) for name in ("after", "cancelled_at")}
+    texts = {name: raw.get(name) for name in ("after", "cancelled_at", "queue")}
     return {
         **{name: None if value is None else int(value) for name, value in numbers.items()},
         **{name: None if value is None else _text(value) for name, value in texts.items()},

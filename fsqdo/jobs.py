@@ -151,7 +151,7 @@ def cancel_jobs(
     Raises
     ------
     InputError
-        For a number that no job has. Nothing was cancelled.
+        For a number that no job has, or one of another queue, of which this one is a copy. Nothing was cancelled.
     BatchError
         When a batch system refuses. Those of other systems may have been cancelled.
     """
@@ -160,14 +160,27 @@ def cancel_jobs(
     unknown = sorted(set(wanted) - set(there))
     if unknown:
         raise InputError(f"queue {queue.name} has no job {unknown[0]}", f"`fsqdo jobs {queue.name}` lists them")
-    found = [read_job(queue.store, number) for number in wanted]
-    return _cancel(queue.store, [job for job in found if job.batch_id is not None], queued_only, dry_run, ask_now=True)
+    found = [job for number in wanted if (job := read_job(queue.store, number)).batch_id is not None]
+    own = [job for job in found if not _is_of_another_queue(queue.store, job)]
+    if len(own) < len(found) and (numbers is not None or not own):
+        other = next(job for job in found if job not in own)
+        raise InputError(f"job {other.number} was launched for {other.queue}", "this is a copy of that queue: cancel it there")
+    return _cancel(queue.store, own, queued_only, dry_run, ask_now=True)
+
+
+def _is_of_another_queue(store: Store, job: Job) -> bool:
+    """Whether this queue is a copy of the one that a job was launched for; one that was renamed is not."""
+    try:
+        return job.queue is not None and not os.path.samefile(job.queue, store.directory)
+    except OSError:
+        return False
 
 
 def cancel_queued(store: Store) -> list[Job]:
     """Cancel the jobs that still wait in the batch system and were launched to be cancelled when the queue is drained."""
     found = (read_job(store, number) for number in job_numbers(store))
     left = [job for job in found if job.cancel_when_drained and job.batch_id is not None and job.cancelled_at is None]
+    left = [job for job in left if not _is_of_another_queue(store, job)]
     return _cancel(store, left, queued_only=True, dry_run=False, ask_now=False)
 
 

@@ -466,6 +466,7 @@ class _Launcher:
             "host": socket.gethostname(),
             "user": _user(),
             "directory": self.directory,
+            "queue": self.queue.directory,
             "command": list(job.command),
             "log": log_name(job.number),
             "error": job.error,

@@ -537,7 +537,8 @@ def check_queue_name(name: str) -> str:
     if not isinstance(name, str) or not _QUEUE_NAME.match(name) or len(name.encode()) > 200:
         raise InputError(
             f"{name!r} cannot be the name of a queue",
-            "a name begins with a letter, digit or _, goes on with these and . + = , @ % -, and has no slash or blank",
+            "a name begins with a letter, digit or _, goes on with these and . + = , @ % -, has no slash or blank, and at most "
+            "200 bytes",
         )
     return name
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fsqdo import names
-from fsqdo.errors import InputError, QueueNotFoundError, StorageError, TaskError, TaskNotFoundError, short
+from fsqdo.errors import NOWHERE, InputError, QueueNotFoundError, StorageError, TaskError, TaskNotFoundError, short
 from fsqdo.ids import MAX_ID, SHARD_SIZE, IdSet
 from fsqdo.places import known_dir
 from fsqdo.settings import Settings
@@ -308,13 +308,14 @@ class Queue:
             entry = self.store.find(selector.ids.lowest) if selector.ids else None
             for task in selection.at(entry) if entry else ():
                 return task
-        why = "an add or a load was cut short, which leaves a gap in the ids"
+        why = f"an add or a load was cut short, which leaves a gap in the ids; or {NOWHERE}"
         if self.store.damaged:
             from fsqdo.unpacking import MEND
 
             why = f"{'; '.join(self.store.damaged.values())}; {MEND}"
-        elif self.store.loaded_file(task_id) is not None:
-            why = f"its load is not all in place yet: `fsqdo promote {self.name}`, and look again"
+        elif (load := self.store.loaded_file(task_id)) is not None:
+            unpublished = self.store.ls(f"loads/{load[2].partition('/')[0]}/publish") is not None
+            why = f"its load is not all in place yet: `fsqdo promote {self.name}`, and look again" if unpublished else NOWHERE
         raise TaskNotFoundError(f"queue {self.name} has no task {task_id}", why)
 
     def show(self, task_id: int) -> dict[str, Any]:
@@ -461,8 +462,11 @@ class Queue:
         return int(self._bulk().reprioritize(self._selector(id, select), priority, dry_run))
 
     def _selector(self, id: object, select: Mapping[str, Any]) -> Selector:
-        from fsqdo.bulk import Selector
+        from fsqdo.bulk import SELECTIONS, Selector
 
+        unknown = sorted(select.keys() - set(SELECTIONS))
+        if unknown:
+            raise InputError(f"tasks are not selected by {unknown[0]!r}", "but by id, " + ", ".join(SELECTIONS))
         return Selector.of(id=id, **select)
 
     def set_state(self, task_id: int, state: State | str, err: int | None = None, message: str | None = None) -> None:

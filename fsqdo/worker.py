@@ -562,7 +562,7 @@ class Worker:
             slot.begin(ready, self._store, self._member, self._launcher, self._limits.of(slot.options))
             self._slots.changed(slot)
         except (SpawnError, TaskError) as error:
-            attempt.reason = error.message
+            attempt.reason = str(error)
             attempt.exit_code = error.task_exit_code if isinstance(error, SpawnError) else None
             slot.note_output(attempt)
             self._record_slot(slot, attempt, "failed")

@@ -104,13 +104,18 @@ class WorkerOptions:
         for key in ("slots", "gpus"):
             if (getattr(self, key) or 0) > _MOST:
                 raise InputError(f"{key} is {getattr(self, key)}, but must be at most {_MOST}")
+        self._check_func()
+        if self.cores is None:
+            self.cores = max(self.slots, allocation.cores(os.environ))
+        self.mpirun = _mpirun(self.mpirun)
+
+    def _check_func(self) -> None:
+        if self.func is not None and not callable(self.func) and not isinstance(self.func, str):
+            raise InputError(f"func is {self.func!r}, but must be a function", "or its name, as 'package.module:function'")
         if self.func is not None and self.script is not None:
             raise InputError("a worker has a script or a function, not both")
         if callable(self.func) and self.slots != 1:
             raise InputError("a function of this process runs one task at a time", "give it as 'package.module:function'")
-        if self.cores is None:
-            self.cores = max(self.slots, allocation.cores(os.environ))
-        self.mpirun = _mpirun(self.mpirun)
 
 
 def _mpirun(given: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -162,8 +162,12 @@ def test_waiting_for_a_retry(queue: fsqdo.Queue) -> None:
     queue.configure(retry_delay_s=600, max_retries=1)
     task = queue.add("exit 3")
     queue.do(timeout=0, report=lambda text: None)
-    (said,) = why(queue, task)
-    assert 300 < float(said.split(" ")[-2]) <= 601
+    said, now = why(queue, task)
+    assert 300 < float(said.split(" ")[7]) <= 601
+    source, target = now.split(" ")[5:7]
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    os.rename(source, target)
+    assert queue.task(task).state == "Pending"
 
 
 def test_running_and_ended(queue: fsqdo.Queue) -> None:
@@ -178,10 +182,10 @@ def test_running_and_ended(queue: fsqdo.Queue) -> None:
     assert said.endswith(": exit code 3")
     never = queue.add("true")
     queue.kill(id=never)
-    assert why(queue, never) == ["it was killed before an attempt of it ended", BACK]
+    assert why(queue, never) == ["it was killed before an attempt of it ended", BACK.format(queue.name, never)]
 
 
-BACK = "`fsqdo retry --state Killed` puts it back to pending"
+BACK = "`fsqdo retry {} --state Killed {}` puts it back to pending"
 
 
 def test_killed_after_attempts(queue: fsqdo.Queue) -> None:
@@ -191,7 +195,7 @@ def test_killed_after_attempts(queue: fsqdo.Queue) -> None:
     assert held is not None
     held.set_state("Killed", message="enough of it")
     how, back = why(queue, 1)
-    assert how.startswith("its last attempt ended 20") and how.endswith(": enough of it") and back == BACK
+    assert how.startswith("its last attempt ended 20") and how.endswith(": enough of it") and back == BACK.format(queue.name, 1)
     task = queue.add("exit 3", max_retries=1)
     queue.do(timeout=0, report=lambda text: None)
     queue.kill(id=task)

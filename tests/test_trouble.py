@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -863,3 +864,112 @@ def test_a_killed_task_that_is_moved_back_is_not_taken_for_killed_again(queue: f
     (home / "000000001.kill").touch()
     queue.recover(force=True)
     assert _files(queue, "killed") == ["killed/000000/000000001.r1.json"]
+
+
+# ---------------------------------------------------------------- what is told
+def test_an_edit_that_cannot_be_read_is_told_of_and_kept(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["echo original", "true"])
+    (path,) = Path(queue.directory, "pending").rglob("000000001.json")
+    edited = path.read_text().replace("echo original", 'echo "edited"')
+    path.write_text(edited)
+    said: list[str] = []
+    queue.do(report=said.append)
+    assert queue.log(1) == b"original\n"
+    (told,) = [text for text in said if text.startswith("task 1 runs as it was loaded")]
+    assert Path(queue.directory, told.rpartition(" ")[2]).read_text() == edited
+
+
+def test_a_torn_file_is_mended_without_a_word(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["echo original", "true"])
+    (path,) = Path(queue.directory, "pending").rglob("000000001.json")
+    path.write_bytes(path.read_bytes()[:10])
+    said: list[str] = []
+    queue.do(report=said.append)
+    assert queue.log(1) == b"original\n"
+    assert said == [] and _files(queue, "attic") == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), object()])
+def test_a_result_that_cannot_be_kept_is_told_of(queue: fsqdo.Queue, value: object) -> None:
+    queue.add_multiple([1, 2, 3])
+    said: list[str] = []
+    queue.do(func=lambda task: {"v": value} if task < 3 else 5, report=said.append)
+    assert len([text for text in said if "its result is not kept" in text]) == 1
+    assert [queue.show(n)["attempts"][0].get("reason", "")[:22] for n in (1, 2, 3)] == ["its result is not kept"] * 2 + [""]
+    assert list(queue.results()) == [(3, 5)]
+
+
+def test_an_object_without_a_script_fails_with_what_to_do(queue: fsqdo.Queue) -> None:
+    queue.add({"a": 1})
+    queue.do(report=lambda text: None)
+    assert "script" in queue.explain(1)["why"][0]
+
+
+def test_a_task_that_is_gone_is_told_of(queue: fsqdo.Queue) -> None:
+    first, _ = queue.add_multiple(["a", "b"])
+    after = queue.add("c", requires=[first])
+    (path,) = Path(queue.directory, "pending").rglob("000000001.json")
+    path.unlink()
+    with pytest.raises(TaskNotFoundError) as caught:
+        queue.task(first)
+    assert "its file was removed" in caught.value.hint and "load is not all" not in caught.value.hint
+    assert any(text.startswith("1 is in no state: its file was removed") for text in queue.explain(after)["why"])
+
+
+@pytest.mark.parametrize("func", [5, ["x"], b"module:function"])
+def test_what_is_no_function_runs_no_command(queue: fsqdo.Queue, tmp_path: Path, func: Any) -> None:
+    queue.add(f"touch {tmp_path}/ran")
+    with pytest.raises(InputError, match="must be a function"):
+        queue.do(func=func)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_unknown_selection_is_named(queue: fsqdo.Queue) -> None:
+    for call in (queue.tasks, queue.retry, queue.kill):
+        with pytest.raises(InputError, match="not selected by 'exit_code'") as caught:
+            call(exit_code=3)  # type: ignore[operator]
+        assert "exitcode" in caught.value.hint
+
+
+def test_tasks_takes_ids_first(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(["a", "b", "c"])
+    assert [task.id for task in queue.tasks([1, 3])] == [task.id for task in queue.iter_tasks("1,3")] == [1, 3]
+
+
+def test_a_load_from_a_closed_standard_input(root: Path) -> None:
+    words = [sys.executable, "-m", "fsqdo", "load", "Q", "-"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("fsqdo: standard input is closed")
+
+
+def test_show_gives_a_story_its_lines(queue: fsqdo.Queue, capsys: pytest.CaptureFixture[str]) -> None:
+    queue.add("echo one; echo two; exit 3")
+    queue.do(report=lambda text: None)
+    assert main(["show", "Q", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("story:")
+    assert lines[at + 1] == "  task 1 failed: exit code 3" and "    one" in lines[at:] and "    two" in lines[at:]
+
+
+def test_jobs_that_started_no_worker_are_told_of(queue: fsqdo.Queue, capsys: pytest.CaptureFixture[str]) -> None:
+    queue.add({"a": 1})
+    assert main(["launch", "Q", "2", "--func", "nomodule:x", "--wait"]) == 1
+    said = capsys.readouterr().err
+    assert "without a worker" in said
+    assert "there is no module nomodule" in Path(said.rpartition(": ")[2].split(" ")[0]).read_text()
+
+
+def test_a_copy_of_a_queue_cancels_no_jobs_of_the_original(queue: fsqdo.Queue, root: Path) -> None:
+    queue.add("sleep 1000")
+    queue.launch(1)
+    copy = root / "copy"
+    subprocess.run(["cp", "-a", queue.directory, copy], check=True)
+    other = fsqdo.connect("copy")
+    for numbers in (None, [1]):
+        with pytest.raises(InputError, match="was launched for"):
+            other.cancel_jobs(numbers)
+    (root / "Q").rename(root / "renamed")
+    (copy).rename(root / "Q")
+    assert [job.number for job in fsqdo.connect("renamed").jobs()] == [1]
+    (root / "Q").rename(root / "copy")
+    assert [job.number for job in fsqdo.connect("renamed").cancel_jobs()] == [1]

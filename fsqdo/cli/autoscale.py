@@ -43,7 +43,11 @@ fsqdo autoscale Blat --max-nodes 4 --finish-by 8h
 @click.option("--batchopts", multiple=True, metavar="TEXT", help="As for launch. Repeatable.")
 @click.option("--script", metavar="TEXT", help="As for do.")
 @click.option("--func", metavar="MODULE:NAME", help="As for do.")
-@click.option("--timeout", type=DURATION, help="Workers exit after this time without a task.")
+@click.option(
+    "--timeout",
+    type=DURATION,
+    help="Workers exit after this time without a task, instead of when the queue is drained.",
+)
 @click.option("--reset", is_flag=True, help="Forget that jobs failed before.")
 @dry_run_option
 @verbose_option

@@ -60,7 +60,13 @@ fsqdo launch Blat --auto
 @click.option("--script", metavar="TEXT", help="As for do.")
 @click.option("--func", metavar="MODULE:NAME", help="As for do.")
 @click.option("--keep-env", is_flag=True, help="Give the workers the present environment.")
-@click.option("--timeout", "--idle-timeout", "timeout", type=DURATION, help="Workers exit after this time without a task.")
+@click.option(
+    "--timeout",
+    "--idle-timeout",
+    "timeout",
+    type=DURATION,
+    help="Workers exit after this time without a task, instead of when the queue is drained.",
+)
 @click.option("--runtime", "runtime_s", type=DURATION, help="Workers stop everything and exit after this time.")
 @click.option("--stagger", type=DURATION, help="Workers begin at a random moment within this time.")
 @click.option("--max-fails", type=COUNT, metavar="K", help="A worker exits after K failed tasks.")
@@ -102,6 +108,10 @@ def launch_command(
         sys.stdout.flush()  # it may be long until there is more to read
         ended = wait_for(opened, launched)
         say(f"{counted(len(ended), 'job')} ended")
+        idle = [job for job in opened.jobs() if job.number in {job.number for job in ended} and not job.workers]
+        if idle:
+            say(f"{counted(len(idle), 'job')} without a worker: {printable(idle[0].log_path)} may say why")
+            return 1
     return None
 
 

@@ -100,10 +100,12 @@ def show_command(queue: str, task_id: int, as_json: bool) -> None:
     if as_json:
         print(json_line(known))
         return
-    attempts = known.pop("attempts", None) or []
+    attempts, story = known.pop("attempts", None) or [], known.pop("story", "")
     lines = _pairs(known)
     for attempt in attempts:
         lines += [f"attempt {printable(str(attempt.pop('name', '')))}:", *_pairs(attempt, "  ")]
+    if story:
+        lines += ["story:", *(f"  {printable(line)}".rstrip() for line in story.splitlines())]
     write_lines(lines)
 
 

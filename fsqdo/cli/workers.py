@@ -21,7 +21,12 @@ fsqdo do Blat --script "analyze -a {a} -b {b}"
 )
 @queue_argument
 @click.option("-j", "--slots", type=SLOTS, help="Tasks to run at once, or auto: one for each core. Without it 1.")
-@click.option("--timeout", "timeout", type=DURATION, help="Exit after this time without a task: 60, 10m.")
+@click.option(
+    "--timeout",
+    "timeout",
+    type=DURATION,
+    help="Exit after this time without a task, instead of when the queue is drained: 60, 10m.",
+)
 @click.option("--max-tasks", type=int, metavar="N", help="Exit after N tasks.")
 @click.option("--runtime", "runtime_s", type=DURATION, help="Stop everything and exit after this time: 90, 8h, 1:30:00.")
 @click.option("--script", metavar="TEXT", help="Run TEXT with the task after it, or with {key} filled in from an object task.")
