@@ -60,8 +60,9 @@ def add_one(store: Store, task: object, options: Options) -> int:
 
     Notes
     -----
-    Take an id; write and sync the file in tmp/; rename it to its place; sync that directory; when it waits, look at the
-    requirement again. A kill before the rename leaves litter in tmp/ and a gap in the ids.
+    Take an id; write and sync the file in tmp/; rename it to its place; sync that directory, and those above it in which one
+    had to be made; when it waits, look at the requirement again.
+    A kill before the rename leaves litter in tmp/ and a gap in the ids.
     """
     encode_task(task)
     _check_ids(store, options.requires | options.after)
@@ -76,7 +77,10 @@ def add_one(store: Store, task: object, options: Options) -> int:
             directory, hold = requirements.place(store, Finals(store), name, options)
         else:
             directory, hold = pending_dir(options.priority, task_id), None
-        store.move(staged, f"{directory}/{name.file}", private=True)
+        made: list[str] = []
+        if not store.move(staged, f"{directory}/{name.file}", make=False, private=True):
+            made = store.make_directories(directory)
+            store.move(staged, f"{directory}/{name.file}", private=True)
     except StorageError as error:
         with suppress(StorageError):
             if error.operation == "fsync" and not store.gone(f"{directory}/{name.file}"):
@@ -85,7 +89,8 @@ def add_one(store: Store, task: object, options: Options) -> int:
         raise
     with _added(told):
         # Gone means that the task has moved on already and somebody removed the empty directory.
-        store.sync_directory(directory, may_be_gone=True)
+        for synced in (directory, *sorted({above.rpartition("/")[0] for above in made})):
+            store.sync_directory(synced, may_be_gone=True)
         if hold is not None:
             requirements.look_again(store, [hold])
     return task_id

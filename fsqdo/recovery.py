@@ -143,12 +143,10 @@ def _empty(store: Store, worker: str, crashed: bool) -> int:
     returned = 0
     for file in sorted(listed):
         if file in tasks:
-            name, kill = tasks[file], f"{tasks[file]}.kill" in listed
-            outcome = _sound(outcomes.get(str(name)), name, worker)
-            fresh = interrupted_once_more(name) if crashed else stopped_once_more(name)
-            if str(name) in not_begun:
-                fresh = moved_by_hand(name)
-            returned += _settle(store, f"{top}/{file}", name, outcome, worker, kill, fresh)
+            name, key = tasks[file], str(tasks[file])
+            outcome = _sound(outcomes.get(key), name, worker)
+            left = _Left(f"{top}/{file}", name, worker, outcome, f"{key}.kill" in listed, crashed, key not in not_begun)
+            returned += _settle(store, left)
         elif (opening := parse_opening(file)) is not None:
             drop(store, top, file)
             if opening.waits_for is not None:  # it may have ended while its pack was in here
@@ -166,7 +164,10 @@ def _empty(store: Store, worker: str, crashed: bool) -> int:
 
 
 def _not_begun(store: Store, worker: str, names: set[str]) -> set[str]:
-    """Those of some tasks that a worker held and had not begun, where its journal notes the begin of each attempt."""
+    """Those of some tasks that a worker held and had not begun, where its journal notes the begin of each attempt.
+
+    That of the last one before its death may be missing there.
+    """
     if not names:
         return set()
     try:
@@ -176,8 +177,23 @@ def _not_begun(store: Store, worker: str, names: set[str]) -> set[str]:
     return names - begun(store, worker, names) if isinstance(said, dict) and said.get(NOTES_STARTS) else set()
 
 
-def _settle(store: Store, src: str, name: TaskName, outcome: Outcome | None, worker: str, kill: bool, fresh: TaskName) -> bool:
-    """Give one task its place; True when it went back to pending, under the fresh name."""
+class _Left(NamedTuple):
+    """A task that a worker left: where, what its journal says of it, and whether it was to be killed, its worker has crashed,
+    and it had begun, as far as that is known.
+    """
+
+    path: str
+    name: TaskName
+    worker: str
+    outcome: Outcome | None
+    kill: bool
+    crashed: bool
+    begun: bool
+
+
+def _settle(store: Store, left: _Left) -> bool:
+    """Give one task its place; True when it went back to pending as an interruption."""
+    src, name, outcome, kill = left.path, left.name, left.outcome, left.kill
     if outcome is not None and not (kill and outcome.outcome in ("retry", "interrupted")):
         complete(store, src, outcome)
         if not _still_there(store, src):
@@ -191,7 +207,7 @@ def _settle(store: Store, src: str, name: TaskName, outcome: Outcome | None, wor
         store.move(src, killed_path(name))
         requirements.ended(store, name.id, succeeded=False)
         return False
-    return give_back(store, src, name, worker, fresh)
+    return _give_back(store, left)
 
 
 def _sound(outcome: Outcome | None, name: TaskName, worker: str) -> Outcome | None:
@@ -267,14 +283,16 @@ def _definition_at(store: Store, src: str) -> Definition | None:
         return None
 
 
-def give_back(store: Store, src: str, name: TaskName, worker: str, fresh: TaskName) -> bool:
-    """Move a task back to pending under a fresh name; False when it was interrupted too often and failed instead."""
-    definition = _definition_at(store, src)
+def _give_back(store: Store, left: _Left) -> bool:
+    """Move a task back to pending as an interruption; False when it was interrupted too often and failed instead."""
+    definition = _definition_at(store, left.path)
     options = definition.options if definition else Options()
-    if store.settings.max_interruptions < fresh.i > name.i:
+    fresh = interrupted_once_more(left.name) if left.crashed else stopped_once_more(left.name)
+    if left.crashed and left.begun and fresh.i > store.settings.max_interruptions:
         times = f"this was interruption {fresh.i} (max_interruptions is {store.settings.max_interruptions})"
         reason = f"its worker died while it ran, and {times}"
-        to = failed_path(failed_once_more(name), worker)
-        complete(store, src, Outcome(str(name), "failed", to, ended_at=utc_now(), reason=reason, worker=worker), definition)
+        to = failed_path(failed_once_more(left.name), left.worker)
+        outcome = Outcome(str(left.name), "failed", to, ended_at=utc_now(), reason=reason, worker=left.worker)
+        complete(store, left.path, outcome, definition)
         return False
-    return store.move(src, f"{requirements.returned_place(store.settings, fresh, options)}/{fresh.file}")
+    return store.move(left.path, f"{requirements.returned_place(store.settings, fresh, options)}/{fresh.file}")

@@ -183,8 +183,7 @@ def _when_all_have_ended(crew: Crew, starts: Starts) -> None:
 
 def interruptions(key: str) -> int:
     """How often a task was interrupted, by its name."""
-    match = re.search(r"i(\d+)", key)
-    return int(match[1]) if match else 0
+    return sum(int(number) for number in re.findall(r"[is](\d+)", key))
 
 
 def outcomes_that_count(report: Report) -> Counter[str]:

@@ -353,7 +353,7 @@ def test_what_was_only_held_is_not_to_blame(root: Path, notes: bool) -> None:
     (base / f"outcomes/{worker}.jsonl").write_text(json.dumps(line, separators=(",", ":")) + "\n")
     recovery.recover(queue.store, force=True)
     assert counts(queue) == ({"Pending": 1, "Failed": 1} if notes else {"Failed": 2})
-    assert files(queue, "pending") == (["pending/0/000000/000000002.r1.json"] if notes else [])
+    assert files(queue, "pending") == (["pending/0/000000/000000002.i1.json"] if notes else [])
 
 
 def test_a_worker_of_commands_notes_their_starts(queue: fsqdo.Queue, tmp_path: Path) -> None:

@@ -473,16 +473,17 @@ class Tree:
                 raise StorageError(error, "mkdir", path) from None
         return True
 
-    def make_directories(self, relative: str) -> None:
-        """Make a directory and those above it, up to the queue's own, which must be there."""
+    def make_directories(self, relative: str) -> list[str]:
+        """Make a directory and those above it, up to the queue's own, which must be there; returns those that were missing."""
+        missing_above: list[str] = []
         for _ in range(10):
             if self.make_directory(relative):
-                return
+                return [*missing_above, relative]
             # RACE: whoever finds a directory empty removes it, so a parent just made may be gone again.
             # (The queue's own directory is never made: it is there, and only seemed gone, or it is an error.)
             above = relative.rpartition("/")[0]
             if above:
-                self.make_directories(above)
+                missing_above = self.make_directories(above)
         missing = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         raise StorageError(missing, "mkdir", self.path(relative))
 

@@ -87,7 +87,8 @@ class Work:
     def interruptions(self) -> dict[int, int]:
         """How often each task was interrupted, where it was."""
         counters = {task.id: task.entry.name for task in self.queue.tasks()}
-        return {task_id: name.i for task_id, name in counters.items() if isinstance(name, TaskName) and name.i}
+        names = {task_id: name for task_id, name in counters.items() if isinstance(name, TaskName)}
+        return {task_id: name.i + name.s for task_id, name in names.items() if name.i + name.s}
 
     def assert_all_succeeded_once(self, count: int) -> None:
         """Once the workers have left: every task has succeeded, in one place, with one outcome, and nothing of it is left."""
