@@ -531,6 +531,24 @@ class Bulk:
         killed = self._store.entries(State.KILLED, IdSet.of(sorted(wanted)))
         return sum(len(wanted.intersection(range(entry.name.first, entry.name.last + 1))) for entry in killed)
 
+    def end(self, task_id: int, state: State, err: int | None, message: str) -> bool:
+        """End a task that nobody runs, as somebody says that it has ended; False when it is not in a state for that.
+
+        Notes
+        -----
+        It is taken as a worker takes one, from whatever state it is in, and ended as any other.
+        """
+        if state not in (State.SUCCEEDED, State.FAILED):
+            raise InputError(f"a task cannot be set to {state}", "set it Succeeded, Failed, Killed or Pending")
+        self._publish_rest(False)
+        sources = (*OPEN_STATES, State.FAILED, State.KILLED)
+        for entry, _ in self._chosen(Selector(ids=IdSet.of(task_id)), sources, False):
+            task = self._holder.take(entry)
+            if task is not None:
+                task.set_state(state, err=err, message=message)
+                return True
+        return False
+
     def _kill_open(self, selector: Selector, dry_run: bool) -> int:
         killed = 0
         try:

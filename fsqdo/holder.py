@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import time
+from dataclasses import replace
 
 from fsqdo import requirements
 from fsqdo.claims import Claim, Claimer
 from fsqdo.errors import FencedError, InputError, TaskError
 from fsqdo.failures import pause_after_too_many
+from fsqdo.journal import story_path
 from fsqdo.member import Member
 from fsqdo.names import PackName, ShardEntry, moved_by_hand
 from fsqdo.packs import claimed_definition, definition_of, open_pack
@@ -17,7 +19,7 @@ from fsqdo.policy import Attempt, begin, decide
 from fsqdo.recovery import complete
 from fsqdo.rows import Outcomes, Task
 from fsqdo.store import Entry, Store
-from fsqdo.task import State
+from fsqdo.task import Definition, State
 from fsqdo.taskoptions import Options
 from fsqdo.unpacking import unpack
 from fsqdo.upkeep import Passes
@@ -31,6 +33,7 @@ class Holder:
         self._member: Member | None = None
         self._claimer: Claimer | None = None
         self._attempts: dict[str, Attempt] = {}
+        self._tasks: dict[int, Task] = {}
         self._pid = os.getpid()
 
     def _part_from_parent(self) -> None:
@@ -38,7 +41,7 @@ class Holder:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._member = self._claimer = None
-            self._attempts = {}
+            self._attempts, self._tasks = {}, {}
 
     def _join(self) -> Member:
         self._part_from_parent()
@@ -97,13 +100,35 @@ class Holder:
         try:
             path = f"{member.directory}/{claim.file}"
             definition = claimed_definition(self._store, path, claim.name, claim.content)
-            return Task(entry, definition, Outcomes(self._store), self)
+            return self._held(entry, definition)
         except TaskError as error:
             attempt = self._attempts.pop(str(claim.name))
             attempt.reason = str(error)
             attempt.detail = "content of its file:\n" + claim.content[:2000].decode(errors="replace")
             self._finish(claim.file, entry, attempt, "failed")
             return self.get(0.0)
+
+    def _held(self, entry: Entry, definition: Definition) -> Task:
+        task = self._tasks[entry.name.first] = Task(entry, definition, Outcomes(self._store), self)
+        return task
+
+    def held(self, task_id: int) -> Task | None:
+        """The task of this id that this process holds."""
+        self._part_from_parent()
+        return self._tasks.get(task_id)
+
+    def take(self, entry: Entry) -> Task | None:
+        """Take a loose task that nobody runs, in whatever state, to end it for good; None when somebody moved it first."""
+        definition = definition_of(self._store, entry)
+        definition = definition._replace(options=replace(definition.options, max_retries=0))
+        member = self._join()
+        name = moved_by_hand(entry.name)
+        if isinstance(name, PackName) or not self._store.move(entry.path, f"{member.directory}/{name.file}", make=False):
+            return None
+        if entry.state is State.FAILED:
+            self._store.unlink(story_path(entry.path))
+        self._attempts[str(name)] = begin()
+        return self._held(Entry(State.RUNNING, member.directory, name.file, name), definition)
 
     def set_state(self, task: Task, state: State, err: int | None, message: str | None) -> None:
         """End a task that was taken here."""
@@ -121,6 +146,7 @@ class Holder:
         kind = {State.PENDING: "interrupted"}.get(state, state.directory)
         there = self._finish(task.entry.file, task.entry, attempt, kind, task)
         del self._attempts[str(name)]  # not before: on a full disk it can be set again once there is room
+        self._tasks.pop(task.id, None)
         if not there:
             raise TaskError(f"task {task.id} is not held here any more", "this process was declared dead, or somebody moved it")
         task.state = state

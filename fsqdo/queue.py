@@ -470,15 +470,32 @@ class Queue:
         return Selector.of(id=id, **select)
 
     def set_state(self, task_id: int, state: State | str, err: int | None = None, message: str | None = None) -> None:
-        """Set the state of a task that this process took with `get`, or that nobody runs: to Pending or Killed."""
+        """Set the state of a task by its id: of one that this process took with `get`, or that nobody runs.
+
+        Parameters
+        ----------
+        state
+            Pending and Killed as of `rerun` and `kill`. Succeeded and Failed: what the task was to do was done otherwise, or
+            cannot be done; what requires it goes on, or is blocked, as after any other end. Retries are not looked at.
+        err, message
+            Its exit code, and why it ended so in words, as of `Task.set_state`.
+
+        Raises
+        ------
+        TaskError
+            Where it cannot be set, as while somebody else runs it.
+        """
         wanted = State.read(state)
+        task = self._held.held(task_id) if self._held is not None else None
+        if task is not None:
+            task.set_state(wanted, err=err, message=message)
+            return
         if wanted is State.PENDING:
             done = self.rerun(id=task_id)
         elif wanted is State.KILLED:
             done = self.kill(id=task_id)
         else:
-            hint = "take it with Queue.get, then set its state"
-            raise TaskError(f"task {task_id} cannot be set to {wanted} from outside", hint)
+            done = self._bulk().end(task_id, wanted, err, message or "set from outside")
         if not done:
             raise TaskError(f"task {task_id} is {self.task(task_id).state}, and cannot be set to {wanted}")
 

@@ -178,8 +178,14 @@ def _not_begun(store: Store, worker: str, names: set[str]) -> set[str]:
 
 
 class _Left(NamedTuple):
-    """A task that a worker left: where, what its journal says of it, and whether it was to be killed, its worker has crashed,
-    and it had begun, as far as that is known.
+    """A task that a worker left.
+
+    Attributes
+    ----------
+    outcome
+        What the worker's journal says of it.
+    kill, crashed, begun
+        Whether it was to be killed, its worker has died, and it had begun, as far as that is known.
     """
 
     path: str

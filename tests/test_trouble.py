@@ -19,7 +19,7 @@ import fsqdo
 from fsqdo import load, names, packs
 from fsqdo.claims import Claimer
 from fsqdo.cli import main
-from fsqdo.errors import FormatError, InputError, QueueNotFoundError, StorageError, TaskNotFoundError
+from fsqdo.errors import FormatError, InputError, QueueNotFoundError, StorageError, TaskError, TaskNotFoundError
 from fsqdo.failures import Failures
 from fsqdo.member import Member
 from fsqdo.mounts import is_ours_alone
@@ -973,3 +973,58 @@ def test_a_copy_of_a_queue_cancels_no_jobs_of_the_original(queue: fsqdo.Queue, r
     assert [job.number for job in fsqdo.connect("renamed").jobs()] == [1]
     (root / "Q").rename(root / "copy")
     assert [job.number for job in fsqdo.connect("renamed").cancel_jobs()] == [1]
+
+
+# ---------------------------------------------------------------- states set from outside
+@pytest.mark.parametrize("before", ["Pending", "Waiting", "Failed", "Killed", "packed"])
+@pytest.mark.parametrize("state", ["Succeeded", "Failed"])
+def test_the_state_of_a_task_that_nobody_runs_is_set_by_its_id(root: Path, before: str, state: str) -> None:
+    queue = fsqdo.create("Q", max_retries=3)
+    task = 700
+    if before == "packed":
+        queue.add_multiple(["true"] * 1500)
+    else:
+        queue.add_multiple(["exit 3"] * 700, max_retries=0)
+        if before == "Waiting":
+            task = queue.add("true", requires=[1])
+    after = queue.add("true", requires=[task])
+    if before == "Failed":
+        queue.reprioritize(5, task)
+        queue.do(report=lambda text: None, max_tasks=1)
+    elif before == "Killed":
+        queue.kill(task)
+    queue.set_state(task, state, err=4, message="by hand")
+    found = queue.task(task)
+    assert (found.state, found.exitcode) == (state, 4 if state == "Failed" else 0)
+    assert found.outcome is not None and found.outcome.reason == "by hand"
+    assert len(queue.tasks(task)) == 1
+    assert queue.task(after).state == ("Pending" if state == "Succeeded" else "Waiting")
+    assert ("blocked" in queue.explain(after)["why"][-1]) == (state == "Failed")
+    stories = [file for file in _files(queue, "failed") if file.endswith(".txt")]
+    assert len(stories) == (state == "Failed")
+
+
+def test_a_task_that_was_taken_is_set_by_its_id(queue: fsqdo.Queue) -> None:
+    queue.add("a")
+    taken = queue.get()
+    assert taken is not None
+    queue.set_state(taken.id, "Failed", err=5, message="no good")
+    found = queue.task(1)
+    assert (found.state, found.exitcode) == ("Failed", 5)
+    with pytest.raises(TaskError):
+        taken.set_state("Succeeded")
+    queue.set_state(1, "Pending")
+    assert queue.task(1).state == "Pending"
+
+
+def test_a_task_that_somebody_runs_is_not_set_from_outside(queue: fsqdo.Queue) -> None:
+    queue.add("a")
+    other = fsqdo.connect("Q")
+    assert other.get() is not None
+    for state in ("Succeeded", "Failed", "Pending"):
+        with pytest.raises(TaskError, match="is Running"):
+            queue.set_state(1, state)
+    with pytest.raises(InputError):
+        queue.set_state(1, "Running")
+    with pytest.raises(TaskNotFoundError):
+        queue.set_state(7, "Succeeded")
