@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from fsqdo import journal
 from fsqdo.durations import Durations, expected_s
-from fsqdo.errors import NOWHERE
 from fsqdo.finals import Finals, Missing
 from fsqdo.liveness import Observer
 from fsqdo.names import DRAIN, PackName, is_worker_name
@@ -74,7 +73,6 @@ def _waiting(store: Store, task: Task) -> list[str]:
     if missing.number:
         must = "end" if finish else "succeed"
         why.append(f"it requires {missing.number} of {len(options.requires)} tasks still to {must}: {_first(missing)}")
-        why += [f"{i} is in no state: {NOWHERE}" for i in missing.first if store.find(i) is None]
     if unended.number:
         why.append(f"{unended.number} of the {len(options.after)} tasks it is to run after have not ended: {_first(unended)}")
     lost = None if finish else finals.lost(options.requires, _NAMED)

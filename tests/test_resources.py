@@ -369,11 +369,11 @@ def test_what_a_failed_start_took_comes_back(queue: fsqdo.Queue, monkeypatch: py
     failed: list[str] = []
     make_directories = Store.make_directories
 
-    def once(self: Store, relative: str) -> None:
+    def once(self: Store, relative: str) -> list[str]:
         if relative.startswith("logs/") and not failed:
             failed.append(relative)
             raise StorageError(OSError(errno.ENOSPC, "No space left on device"), "mkdir", relative)
-        make_directories(self, relative)
+        return make_directories(self, relative)
 
     monkeypatch.setattr(Store, "make_directories", once)
     queue.add("true", cores=2)

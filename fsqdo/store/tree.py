@@ -474,7 +474,7 @@ class Tree:
         return True
 
     def make_directories(self, relative: str) -> list[str]:
-        """Make a directory and those above it, up to the queue's own, which must be there; returns those that were missing."""
+        """Make a directory and those above it, up to the queue's own, which must be there; returns those it saw made."""
         missing_above: list[str] = []
         for _ in range(10):
             if self.make_directory(relative):
