@@ -44,7 +44,8 @@ def put_right(store: Store, report: Callable[[str], None] = lambda text: None, t
 
     Notes
     -----
-    A listing of each directory looked at; a rename for each that moves. Several may do it at once.
+    A listing of each directory looked at: thorough, about those of a `status`, for what is filed under a requirement is in its
+    place. A rename for each that moves. Several may do it at once.
     """
     moved, filed = 0, list[int]()
     for entry in list(_anywhere(store)) if thorough else _at_the_top(store):
@@ -72,34 +73,41 @@ def _at_the_top(store: Store) -> Iterator[Entry]:
 
 def _anywhere(store: Store) -> Iterator[Entry]:
     for state in _STATES:
-        yield from _below(store, state, state.directory, _DEPTH)
+        yield from _below(store, state, state.directory, store.ls(state.directory) or [], _DEPTH)
     for file in store.names("running"):
         name = parse_task(file)
         if name is not None:  # it was never a worker's
             yield Entry(State.PENDING, "running", file, name)
 
 
-def _below(store: Store, state: State, directory: str, depth: int) -> Iterator[Entry]:
-    for file in store.names(directory):
+def _below(store: Store, state: State, directory: str, listed: list[str], depth: int) -> Iterator[Entry]:
+    for file in sorted(listed):
         name = parse_entry(file)
         if name is not None:
             if not _is_place(directory, name) and (isinstance(name, TaskName) or state not in (State.SUCCEEDED, State.FAILED)):
                 yield Entry(state, directory, file, name)
-        elif depth and not file.endswith(_NO_DIRECTORIES) and not _is_of_packing(state, file):
+        elif depth and not file.endswith(_NO_DIRECTORIES) and not _is_left_alone(directory, file):
             path = f"{directory}/{file}"
-            if not store.is_file(path):
-                yield from _below(store, state, path, depth - 1)
-            elif (name := _named_like_a_directory(store, path)) is not None:
+            inside = store.ls(path)
+            if inside is not None:
+                yield from _below(store, state, path, inside, depth - 1)
+            elif store.is_file(path) and (name := _named_like_a_directory(store, path)) is not None:
                 # Its own name is lost, but not its id. Out of the way first: where it belongs may be below the name it has.
                 aside = Entry(state, state.directory, name.file, name)
                 if store.move(path, aside.path):
                     yield aside
 
 
-def _is_of_packing(state: State, file: str) -> bool:
-    """Whether a directory is one in which a shard is being packed: nobody moves anything there by hand."""
-    shard = parse_shard(file)
-    return state is State.SUCCEEDED and shard is not None and shard.round is not None
+def _is_left_alone(directory: str, file: str) -> bool:
+    """Whether a directory is one in which a shard is being packed, or that of a requirement, of which there may be many."""
+    if directory == "succeeded":
+        shard = parse_shard(file)
+        return shard is not None and shard.round is not None
+    return directory.startswith("waiting/") and _is_requirement(directory, file)
+
+
+def _is_requirement(directory: str, file: str) -> bool:
+    return file.isascii() and file.isdigit() and waiting_dir(int(file)) == f"{directory}/{file}"
 
 
 def _is_place(directory: str, name: TaskName | PackName) -> bool:
@@ -111,8 +119,8 @@ def _is_place(directory: str, name: TaskName | PackName) -> bool:
             return parse_priority(priority) is not None and _holds(bundle, name)
         case ["waiting", "until", when]:
             return when.isascii() and when.isdigit()
-        case ["waiting", shard, requirement, *bundle] if len(bundle) < 2 and requirement.isascii() and requirement.isdigit():
-            return waiting_dir(int(requirement)) == f"waiting/{shard}/{requirement}" and all(_holds(b, name) for b in bundle)
+        case ["waiting", shard, requirement]:
+            return _is_requirement(f"waiting/{shard}", requirement)
         case ["succeeded" | "failed" | "killed", shard]:
             return shard == shard_name(name.first)
         case ["killed", shard, bundle]:
