@@ -19,12 +19,12 @@ from fsqdo.taskoptions import Options
 
 if TYPE_CHECKING:
     from fsqdo.autoscale import Scaled
-    from fsqdo.bulk import Selector
     from fsqdo.holder import Holder
     from fsqdo.jobs import Job
     from fsqdo.launch import Launched
     from fsqdo.recovery import Recovery
     from fsqdo.rows import Task
+    from fsqdo.selection import Selector
     from fsqdo.workeroptions import Summary
 
 
@@ -264,7 +264,7 @@ class Queue:
         """Yield tasks as they are read; arguments as of `tasks`."""
         from itertools import islice
 
-        from fsqdo.bulk import Selection, Selector, refuse_unknown_ids
+        from fsqdo.selection import Selection, Selector, refuse_unknown_ids
 
         if limit is not None and limit < 0:
             raise InputError(f"limit is {limit}, but must not be negative")
@@ -299,7 +299,7 @@ class Queue:
 
     def task(self, task_id: int) -> Task:
         """One task; TaskNotFoundError when there is none."""
-        from fsqdo.bulk import Selection, Selector, refuse_unknown_ids
+        from fsqdo.selection import Selection, Selector, refuse_unknown_ids
 
         selector = Selector.of(id=task_id)
         refuse_unknown_ids(self.store, selector.ids)
@@ -462,7 +462,7 @@ class Queue:
         return int(self._bulk().reprioritize(self._selector(id, select), priority, dry_run))
 
     def _selector(self, id: object, select: Mapping[str, Any]) -> Selector:
-        from fsqdo.bulk import SELECTIONS, Selector
+        from fsqdo.selection import SELECTIONS, Selector
 
         unknown = sorted(select.keys() - set(SELECTIONS))
         if unknown:
@@ -538,7 +538,7 @@ class Queue:
 
     def unpack(self, id: object = None, dry_run: bool = False) -> int:
         """Make loose files of the packed shards that hold these tasks (None: of all); how many tasks became loose."""
-        from fsqdo.bulk import refuse_unknown_ids
+        from fsqdo.selection import refuse_unknown_ids
 
         ids = None if id is None else IdSet.of(id)
         refuse_unknown_ids(self.store, ids)

@@ -58,6 +58,7 @@ ORDER = [
     "rows",
     "upkeep",
     "holder",
+    "selection",
     "bulk",
     "show",
     "signals",
@@ -331,6 +332,7 @@ HEAVY = [
     "fsqdo.launch",
     "fsqdo.batch",
     "fsqdo.bulk",
+    "fsqdo.selection",
     "fsqdo.show",
     "fsqdo.load",
 ]
