@@ -231,20 +231,13 @@ class Bulk:
         return sum(len(wanted.intersection(range(entry.name.first, entry.name.last + 1))) for entry in killed)
 
     def end(self, task_id: int, state: State, err: int | None, message: str) -> bool:
-        """End a task that nobody runs, as somebody says that it has ended; False when it is not in a state for that.
-
-        Notes
-        -----
-        It is taken as a worker takes one, from whatever state it is in, and ended as any other.
-        """
+        """End a task that nobody runs, as somebody says that it has ended; False when it is not in a state for that."""
         if state not in (State.SUCCEEDED, State.FAILED):
             raise InputError(f"a task cannot be set to {state}", "set it Succeeded, Failed, Killed or Pending")
         self._publish_rest(False)
         sources = (*OPEN_STATES, State.FAILED, State.KILLED)
         for entry, _ in self._chosen(Selector(ids=IdSet.of(task_id)), sources, False):
-            task = self._holder.take(entry)
-            if task is not None:
-                task.set_state(state, err=err, message=message)
+            if self._holder.end(entry, state, err, message):
                 return True
         return False
 

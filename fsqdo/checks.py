@@ -84,10 +84,11 @@ class CheckedRun:
 
         A check that does not run yet never will.
         """
-        at_work = self._run is not None and self._run.terminate()
-        if at_work or (self._run is not None and self._task is not None):
-            return at_work
+        if self._run is not None and self._task is not None:
+            return self._run.terminate()
         self._killed = True
+        if self._run is not None:
+            self._run.terminate()
         return True
 
     def kill(self) -> None:

@@ -117,25 +117,41 @@ class Holder:
         self._part_from_parent()
         return self._tasks.get(task_id)
 
-    def take(self, entry: Entry) -> Task | None:
-        """Take a loose task that nobody runs, in whatever state, to end it for good; None when somebody moved it first."""
-        definition = definition_of(self._store, entry)
-        definition = definition._replace(options=replace(definition.options, max_retries=0))
+    def end(self, entry: Entry, state: State, err: int | None, message: str) -> bool:
+        """End a loose task that nobody runs, as somebody says that it has ended; False when somebody else moved it first.
+
+        Notes
+        -----
+        The outcome into the own journal, then one rename from where it is to its end. A kill between the two leaves it where it
+        was: that line is of an attempt that nobody looks for.
+        """
+        _check_err(err)
+        if isinstance(entry.name, PackName):
+            return False
+        name, definition = moved_by_hand(entry.name), definition_of(self._store, entry)
         member = self._join()
-        name = moved_by_hand(entry.name)
-        if isinstance(name, PackName) or not self._store.move(entry.path, f"{member.directory}/{name.file}", make=False):
-            return None
+        if self._store.ls_twice(member.directory) is None:  # declared dead: its journal may be put away
+            self._rejoin()
+            member = self._join()
+        attempt = begin()
+        attempt.exit_code, attempt.reason = err, message
+        # As it is said: neither what the queue makes of exit codes nor retries change it.
+        settings, options = replace(self._store.settings, exit_codes={}), replace(definition.options, max_retries=0)
+        outcome = decide(name, str(name), options, settings, member.name, attempt, state.directory)
+        member.journal.append(outcome)
+        member.journal.sync()
+        if not complete(self._store, entry.path, outcome, definition):
+            member.journal.append(outcome._replace(outcome="interrupted", to="", reason="somebody else moved it first"))
+            return False
         if entry.state is State.FAILED:
             self._store.unlink(story_path(entry.path))
-        self._attempts[str(name)] = begin()
-        return self._held(Entry(State.RUNNING, member.directory, name.file, name), definition)
+        return True
 
     def set_state(self, task: Task, state: State, err: int | None, message: str | None) -> None:
         """End a task that was taken here."""
         if state in (State.WAITING, State.RUNNING):
             raise InputError(f"a task that was taken cannot be set to {state}", "set it Succeeded, Failed, Killed or Pending")
-        if err is not None and type(err) is not int:
-            raise InputError(f"err is {err!r}, but must be an exit code")
+        _check_err(err)
         self._part_from_parent()
         name = task.entry.name
         attempt = self._attempts.get(str(name))
@@ -190,6 +206,11 @@ class Holder:
         except FencedError:
             self._rejoin()
             return unpack(self._store, self._join().name, packed)
+
+
+def _check_err(err: object) -> None:
+    if err is not None and type(err) is not int:
+        raise InputError(f"err is {err!r}, but must be an exit code")
 
 
 def fresh_path(entry: Entry, directory: str, renew: bool = False, priority: int | None = None) -> str:

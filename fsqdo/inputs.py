@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from array import array
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -140,7 +141,7 @@ class Lines:
         self._chunks = chunks
         self._source = source
         self._as_json = as_json
-        self._left_out: list[int] = []
+        self._left_out = array("Q")  # numbers of lines: there may be millions
 
     def __iter__(self) -> Iterator[object]:
         """Yield the tasks; commands many at once where nothing is wrong with any (`flat` yields each)."""
@@ -164,7 +165,7 @@ class Lines:
                 raise _not_utf8(some, before, self._source) from None
             found = [line for raw in text.split("\n") if (line := raw.strip()) and line[0] != "#"]
             if len(found) < len(some):
-                self._left_out += (number for number, raw in enumerate(some, before + 1) if _is_left_out(raw, number))
+                self._left_out.extend(number for number, raw in enumerate(some, before + 1) if _is_left_out(raw, number))
             if "\0" in text:
                 yield from found  # one of them may be none
             elif found:
@@ -177,8 +178,8 @@ class Lines:
                 value = json.loads(line)
             except json.JSONDecodeError as error:
                 raise InputError(f"{self.where(number)} is not JSON: {error.msg} at character {error.colno}") from None
-            except RecursionError:
-                raise InputError(f"{self.where(number)} is nested too deeply") from None
+            except (ValueError, RecursionError) as error:  # a number of too many digits; a nest that is too deep
+                raise InputError(f"{self.where(number)} cannot be read as JSON: {error}") from None
             if not isinstance(value, dict) or "task" not in value:
                 yield value
                 continue

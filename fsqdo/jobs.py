@@ -164,7 +164,8 @@ def cancel_jobs(
     own = [job for job in found if not _is_of_another_queue(queue.store, job)]
     if len(own) < len(found) and (numbers is not None or not own):
         other = next(job for job in found if job not in own)
-        raise InputError(f"job {other.number} was launched for {other.queue}", "this is a copy of that queue: cancel it there")
+        hint = f"this queue is a copy of that one, or was it: cancel it there, or {other.batch_id} in the batch system"
+        raise InputError(f"job {other.number} was launched for {other.queue}", hint)
     return _cancel(queue.store, own, queued_only, dry_run, ask_now=True)
 
 

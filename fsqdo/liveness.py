@@ -71,7 +71,7 @@ def _takes_signals(pid: int) -> bool:
     """Whether there is such a process: /proc may be mounted so that it hides those of other users (hidepid)."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True

@@ -11,9 +11,11 @@ import json
 from collections.abc import Callable, Iterator
 
 from fsqdo.finals import Finals
+from fsqdo.journal import of_task
 from fsqdo.names import (
     PackName,
     TaskName,
+    holds,
     moved_by_hand,
     parse_bundle,
     parse_entry,
@@ -91,7 +93,7 @@ def _below(store: Store, state: State, directory: str, listed: list[str], depth:
             inside = store.ls(path)
             if inside is not None:
                 yield from _below(store, state, path, inside, depth - 1)
-            elif store.is_file(path) and (name := _named_like_a_directory(store, path)) is not None:
+            elif _is_called_like_a_directory(file) and (name := _task_in(store, path)) is not None:
                 # Its own name is lost, but not its id. Out of the way first: where it belongs may be below the name it has.
                 aside = Entry(state, state.directory, name.file, name)
                 if store.move(path, aside.path):
@@ -116,7 +118,7 @@ def _is_place(directory: str, name: TaskName | PackName) -> bool:
         case ["pending", priority]:
             return parse_priority(priority) is not None
         case ["pending", priority, bundle]:
-            return parse_priority(priority) is not None and _holds(bundle, name)
+            return parse_priority(priority) is not None and holds(bundle, name)
         case ["waiting", "until", when]:
             return when.isascii() and when.isdigit()
         case ["waiting", shard, requirement]:
@@ -124,22 +126,26 @@ def _is_place(directory: str, name: TaskName | PackName) -> bool:
         case ["succeeded" | "failed" | "killed", shard]:
             return shard == shard_name(name.first)
         case ["killed", shard, bundle]:
-            return shard == shard_name(name.first) and _holds(bundle, name)
+            return shard == shard_name(name.first) and holds(bundle, name)
     return False
 
 
-def _holds(bundle: str, name: TaskName | PackName) -> bool:
-    parsed = parse_bundle(bundle)
-    return parsed is not None and parsed.first <= name.first and name.last <= parsed.last
+def _is_called_like_a_directory(file: str) -> bool:
+    """Whether a priority, a shard, a bundle or a requirement is called so, and no editor's backup."""
+    return parse_priority(file) is not None or parse_bundle(file) is not None or (file.isascii() and file.isdigit())
 
 
-def _named_like_a_directory(store: Store, path: str) -> TaskName | None:
-    """The name that the task in a file had before somebody moved it to this one; None for what is no task."""
+def _task_in(store: Store, path: str) -> TaskName | None:
+    """A name for the task in a file that has another; None for what is no task, or a second copy of one that is somewhere."""
     try:
-        task_id = json.loads(store.read(path) or b"")["id"]
-    except (ValueError, TypeError, KeyError):
+        task_id = json.loads((store.read(path) if store.is_file(path) else None) or b"")["id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return TaskName(task_id) if type(task_id) is int and task_id > 0 else None
+    if type(task_id) is not int or task_id < 1 or store.find(task_id) is not None:
+        return None
+    # Its counters are lost with its name: a journal may know it under any r up to the last one it has seen.
+    names = (parse_task(f"{outcome.name}.json") for outcome in of_task(store, task_id))
+    return TaskName(task_id, r=max((name.r for name in names if name is not None), default=0))
 
 
 def _place(store: Store, entry: Entry) -> tuple[str, int | None]:

@@ -58,6 +58,7 @@ _LOAD = re.compile(r"([0-9]{9,18})-([0-9]{9,18})\Z")
 
 _NAME_IN_LINE = b'{"name":"'
 
+_MOST_DIGITS = 12  # of a time
 MAX_PRIORITY = 999_999_999
 _FEW = 16
 _KINDS = 6  # of names in a directory: the tasks of each worker are one
@@ -249,6 +250,12 @@ def parse_bundle(name: str) -> PackName | None:
         shard = int(name)
         return PackName(shard * 1000, shard * 1000 + 999)
     return None if name.endswith(".pack") else _parse_pack(name)
+
+
+def holds(bundle: str, name: TaskName | PackName) -> bool:
+    """Whether a directory is a bundle in which this name would be looked for."""
+    parsed = parse_bundle(bundle)
+    return parsed is not None and parsed.first <= name.first and name.last <= parsed.last
 
 
 def parse_entry(name: str) -> TaskName | PackName | None:
@@ -463,9 +470,9 @@ def state_of_place(path: str, task_id: int) -> str:
     match directories:
         case ["pending", priority] if parse_priority(priority) is not None:
             return "pending"
-        case ["pending", priority, bundle] if parse_priority(priority) is not None and parse_bundle(bundle) is not None:
+        case ["pending", priority, bundle] if parse_priority(priority) is not None and holds(bundle, name):
             return "pending"
-        case ["waiting", "until", when] if when.isascii() and when.isdigit():
+        case ["waiting", "until", when] if when.isascii() and when.isdigit() and len(when) <= _MOST_DIGITS:
             return "waiting"
         case ["succeeded" | "failed" | "killed" as state, shard] if shard == shard_name(task_id):
             return state

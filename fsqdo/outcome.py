@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from fsqdo.names import parse_task
 from fsqdo.texts import encode_json, quote_json
 
 ENDS = frozenset({"succeeded", "failed", "killed"})
@@ -88,13 +89,13 @@ class Outcome(NamedTuple):
     def from_raw(cls, raw: Any, worker: str | None = None) -> Outcome | None:
         """The same, of what the JSON says."""
         try:
-            if not all(isinstance(raw[key], str) for key in ("name", "outcome", "to")):
+            if not (isinstance(raw["outcome"], str) and isinstance(raw["to"], str) and parse_task(f"{raw['name']}.json")):
                 return None
             if raw.get("log") is not None:
                 slot, first, end = raw["log"]
                 raw["log"] = (int(slot), int(first), int(end))
             return cls(worker=worker, **{key: value for key, value in raw.items() if key in _OUTCOME_KEYS})
-        except (ValueError, TypeError, AttributeError, KeyError):
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
             return None
 
     @property

@@ -132,11 +132,12 @@ class Recorder:
             )
             self._succeeded(claim, definition, to, success_line(key, to, *what))
             return
-        if kind in ("failed", "interrupted") and self._member.is_to_be_killed(claim.key):
-            kind, attempt.reason, attempt.cause = "killed", KILLED, ""  # it was not yet told so
         if not attempt.elapsed_s:
             attempt.elapsed_s = time.monotonic() - attempt.started
         outcome = decide(claim.name, claim.key, options, self._store.settings, self._member.name, attempt, kind)
+        if outcome.outcome not in ("succeeded", "killed") and self._member.is_to_be_killed(claim.key):
+            attempt.reason, attempt.cause = KILLED, ""  # it was not told so yet
+            outcome = decide(claim.name, claim.key, options, self._store.settings, self._member.name, attempt, "killed")
         self.summary.count(outcome.outcome)
         if self._failures is not None and (outcome.outcome != "succeeded" or self._failures.watching):
             self._failures.saw(claim.name, outcome, attempt)

@@ -166,7 +166,8 @@ def _empty(store: Store, worker: str, crashed: bool) -> int:
 def _not_begun(store: Store, worker: str, names: set[str]) -> set[str]:
     """Those of some tasks that a worker held and had not begun, where its journal notes the begin of each attempt.
 
-    That of the last one before its death may be missing there.
+    The note on the last one before its death may be missing there, and after a power cut those of the last seconds: so none is
+    exempt where none of them is known to have begun.
     """
     if not names:
         return set()
@@ -174,7 +175,8 @@ def _not_begun(store: Store, worker: str, names: set[str]) -> set[str]:
         said = json.loads(store.read(f"recovering/{worker}/{WORKER_FILE}") or b"{}")
     except ValueError:
         return set()
-    return names - begun(store, worker, names) if isinstance(said, dict) and said.get(NOTES_STARTS) else set()
+    noted = begun(store, worker, names) if isinstance(said, dict) and said.get(NOTES_STARTS) else set()
+    return names - noted if noted else set()
 
 
 class _Left(NamedTuple):
@@ -293,8 +295,9 @@ def _give_back(store: Store, left: _Left) -> bool:
     """Move a task back to pending as an interruption; False when it was interrupted too often and failed instead."""
     definition = _definition_at(store, left.path)
     options = definition.options if definition else Options()
-    fresh = interrupted_once_more(left.name) if left.crashed else stopped_once_more(left.name)
-    if left.crashed and left.begun and fresh.i > store.settings.max_interruptions:
+    to_blame = left.crashed and left.begun
+    fresh = interrupted_once_more(left.name) if to_blame else stopped_once_more(left.name)
+    if to_blame and fresh.i > store.settings.max_interruptions:
         times = f"this was interruption {fresh.i} (max_interruptions is {store.settings.max_interruptions})"
         reason = f"its worker died while it ran, and {times}"
         to = failed_path(failed_once_more(left.name), left.worker)

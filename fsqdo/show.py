@@ -65,11 +65,10 @@ def results(store: Store) -> Iterator[tuple[int, Any]]:
         elif entry.name.worker is not None:
             by_worker.setdefault(entry.name.worker, set()).add(str(entry.name))
     for worker, wanted in by_worker.items():
-        found: dict[str, Any] = {}  # a line that could not be written whole may stand there twice
         for outcome in journal.read(store, worker):
             if outcome.name in wanted and outcome.outcome == "succeeded" and outcome.result is not None:
-                found[outcome.name] = outcome.result
-        yield from ((int(name.partition(".")[0]), result) for name, result in found.items())
+                wanted.discard(outcome.name)  # a line that could not be written whole may stand there twice
+                yield int(outcome.name.partition(".")[0]), outcome.result
 
 
 _SAID = ("host", "pid", "slots", "cores", "gpus", "mem_mb", "nodes", "started_at", "job", "deadline", "restarts")

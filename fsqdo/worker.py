@@ -599,10 +599,12 @@ class Worker:
         attempt.elapsed_s = time.monotonic() - attempt.started
         if kind == "succeeded" and self._store.settings.success_check is not None:
             ended = Ended(0, None, 0.0, 0, attempt.elapsed_s, attempt.result, reason=attempt.reason)
+            attempt.reason = None  # that of the check would come after it
             try:
                 if slot.begin_check(ready, self._store, self._member, self._launcher, ended, limit_s):
                     self._slots.changed(slot)
                     return
+                attempt.reason = ended.reason
             except StorageError:
                 if slot.run is None:  # unchecked it counts for nothing: it is called again
                     self._keep(slot, ready)

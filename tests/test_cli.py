@@ -696,6 +696,7 @@ def test_bad_lines_name_their_number_and_add_nothing(tmp_path: Path) -> None:
         (b"ok\n\nb\xffd\n", [], "line 3"),
         (b"a\x00b\n", [], "NUL"),
         (b'# first\n{"a": 1}\n\n{"a"\n', ["--json"], "line 4 is not JSON"),
+            (b"1\n" + b"1" * 5000 + b"\n", ["--json"], "line 2 cannot be read as JSON"),
         (b'{"task": 1, "name": "n", "requires": ["m"]}\n{"task": 2, "name": "m", "requires": ["n"]}\n', ["--json"], "circle"),
         (b'{"task": "x", "requires": ["nobody"]}\n', ["--json"], "line 1: the required 'nobody' is no id"),
         (b'{"task": "x", "priority": "high"}\n', ["--json"], "line 1: priority 'high'"),

@@ -288,7 +288,7 @@ def test_kill_of_what_runs_kills_nothing_that_begins_later(
     root: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     queue = create()
-    queue.add_multiple(["touch began.$FSQDO_TASK_ID; exec sleep 1000"] * 2 + ["sleep 0.3"] * 6)
+    queue.add_multiple(["touch began.$FSQDO_TASK_ID; exec sleep 1000"] * 2 + ["sleep 0.3"] * 6, cwd=str(tmp_path))
     queue.add("trap '' TERM; touch began.$FSQDO_TASK_ID; while test ! -e go; do sleep 0.1; done", cwd=str(tmp_path))
     for task_id in (1, 2):
         queue.reprioritize(5, task_id)
@@ -304,6 +304,28 @@ def test_kill_of_what_runs_kills_nothing_that_begins_later(
     (tmp_path / "go").touch()
     worker.wait(HANG_S)
     assert counts(queue) == {"Killed": 2, "Succeeded": 7}  # the last one had ended before it was stopped
+
+
+@pytest.mark.parametrize("how", ["limit", "signal"])
+def test_what_was_stopped_is_not_checked(
+    root: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]], how: str
+) -> None:
+    queue = create("--success-check", f"touch {tmp_path}/checked")
+    queue.add(GRACEFUL, cwd=str(tmp_path), time_limit_s=1 if how == "limit" else None)
+    worker = start("do", "Q")
+    until(began(tmp_path, 1))
+    if how == "signal":
+        worker.send_signal(signal.SIGTERM)
+    worker.wait(HANG_S)
+    assert counts(queue) == ({"Failed": 1} if how == "limit" else {"Pending": 1})
+    assert not (tmp_path / "checked").exists()
+
+
+def test_why_a_check_failed_is_not_hidden_by_a_result_that_is_not_kept(root: Path) -> None:
+    queue = create("--success-check", "exit 3")
+    queue.add(1)
+    queue.do(func=lambda task: object(), report=lambda text: None)
+    assert queue.show(1)["attempts"][-1]["reason"] == "success_check exit code 3"
 
 
 def test_what_has_ended_by_itself_was_not_stopped(root: Path, tmp_path: Path) -> None:

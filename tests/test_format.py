@@ -178,6 +178,9 @@ def test_a_journal_is_json_however_it_is_written(queue: fsqdo.Queue, write: Call
         {"name": "000000001", "outcome": "succeeded", "to": None},
         {"name": 1, "outcome": "succeeded", "to": TO},
         {"name": "000000001", "outcome": "succeeded"},
+        {"event": "note", "name": "caf\ud83d", "outcome": "failed", "to": ""},
+        {"outcome": "succeeded", "name": "000000001", "to": TO, "log": [0, 0, float("inf")]},
+        {"outcome": "succeeded", "name": "0" * 30, "to": TO},
     ],
 )
 def test_what_is_no_end_sends_nothing_anywhere(queue: fsqdo.Queue, line: dict[str, object]) -> None:
@@ -199,6 +202,7 @@ def test_what_is_no_end_sends_nothing_anywhere(queue: fsqdo.Queue, line: dict[st
         "failed/000000/000000001.f1@w.json",
         "/tmp/000000001.json",
         "",
+        "pending/0/000000/000000001.s1.json",
     ],
 )
 def test_no_line_sends_a_task_where_it_does_not_belong(queue: fsqdo.Queue, to: str) -> None:

@@ -789,7 +789,7 @@ def test_a_misplaced_task_waits_for_what_it_requires(queue: fsqdo.Queue) -> None
 
 
 @pytest.mark.parametrize(
-    "file", ["pending/5", "pending/0/000000", "pending/-3/000000001-000000002", "pending/0/high/x", "waiting/000000"]
+    "file", ["pending/5", "pending/0/000000", "pending/-3/000000001-000000002", "pending/0/high/5", "waiting/000000"]
 )
 def test_a_file_under_the_name_of_a_directory_that_was_not_there(queue: fsqdo.Queue, file: str) -> None:
     queue.add("a")
@@ -801,6 +801,27 @@ def test_a_file_under_the_name_of_a_directory_that_was_not_there(queue: fsqdo.Qu
     aside.rename(path)
     assert queue.promote() == 1
     assert _files(queue, "pending", "waiting") == ["pending/0/000000/000000001.r1.json"]
+
+
+@pytest.mark.parametrize("name", ["000000001.json~", "000000001.json.orig", "notes", "7.bak", "000000"])
+def test_a_copy_of_a_task_is_no_second_one(queue: fsqdo.Queue, name: str) -> None:
+    queue.add("a")
+    path = Path(queue.directory, "pending/0/000000/000000001.json")
+    Path(queue.directory, "pending/0/000000" if name != "000000" else "failed", name).write_bytes(path.read_bytes())
+    assert queue.promote() == 0
+    assert _counts(queue) == {"Pending": 1}
+
+
+def test_a_name_that_is_lost_is_followed_by_one_that_no_journal_knows(queue: fsqdo.Queue) -> None:
+    queue.add("exit 3")
+    queue.do(report=lambda text: None)
+    queue.retry(1)
+    queue.do(report=lambda text: None)
+    (failed,) = Path(queue.directory, "failed/000000").glob("*.json")
+    assert failed.name.startswith("000000001.r1f1@")
+    failed.rename(Path(queue.directory, "pending/000000"))
+    assert queue.promote() == 1
+    assert _files(queue, "pending") == ["pending/0/000000/000000001.r2.json"]
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "killed"])
@@ -1026,3 +1047,50 @@ def test_a_task_that_somebody_runs_is_not_set_from_outside(queue: fsqdo.Queue) -
         queue.set_state(1, "Running")
     with pytest.raises(TaskNotFoundError):
         queue.set_state(7, "Succeeded")
+
+
+def test_a_refused_state_leaves_the_task_where_it_is(queue: fsqdo.Queue) -> None:
+    queue.add("exit 3")
+    queue.do(report=lambda text: None)
+    before = _files(queue, "failed")
+    with pytest.raises(InputError, match="must be an exit code"):
+        queue.set_state(1, "Succeeded", err="3")  # type: ignore[arg-type]
+    assert _files(queue, "failed") == before and queue.task(1).state == "Failed"
+
+
+@pytest.mark.parametrize("err", [3, 4, 75])
+def test_a_state_that_is_set_is_not_made_another_by_exit_codes(root: Path, err: int) -> None:
+    queue = fsqdo.create("Q", exit_codes={"75": "restart", "3": "succeed", "4": "pause"}, max_retries=2)
+    queue.add("a")
+    queue.set_state(1, "Failed", err=err)
+    assert (queue.task(1).state, queue.status()["state"]) == ("Failed", "Active")
+
+
+def test_who_was_declared_dead_sets_states_again(queue: fsqdo.Queue) -> None:
+    for _ in range(3):
+        queue.add("a")
+    queue.set_state(1, "Failed")
+    fsqdo.connect("Q").recover(force=True)
+    queue.set_state(2, "Succeeded")
+    queue.set_state(3, "Killed")
+    assert _counts(queue) == {"Succeeded": 1, "Failed": 1, "Killed": 1}
+
+
+def test_a_state_that_somebody_else_is_faster_to_change(queue: fsqdo.Queue, seam: System) -> None:
+    """The outcome is in the journal by then; it is that of no attempt."""
+    queue.add("a")
+    taken: list[int] = []
+
+    def rename(src: str, dst: str) -> None:
+        if "/succeeded/" in dst and not taken:
+            taken.append(1)
+            os.rename(src, f"{queue.directory}/killed/000000001.r1.json")
+        os.rename(src, dst)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    with pytest.raises((TaskError, TaskNotFoundError)):
+        queue.set_state(1, "Succeeded")
+    seam.__dict__.clear()
+    queue.promote()
+    assert queue.task(1).state == "Killed"
+    assert queue.show(1)["attempts"][-1]["outcome"] == "interrupted"

@@ -291,6 +291,14 @@ def test_a_process_that_proc_hides_is_not_gone(monkeypatch: pytest.MonkeyPatch) 
     assert liveness.process_start(1) == -1
 
 
+def test_no_process_has_such_a_number(queue: fsqdo.Queue) -> None:
+    home = Path(queue.directory, "running/here-1-ab")
+    home.mkdir()
+    (home / "worker.json").write_text(json.dumps(liveness.describe_self("here-1-ab") | {"pid": 10**12}))
+    assert [worker["alive"] for worker in queue.workers()] == [False]
+    assert len(queue.recover()) == 1
+
+
 @pytest.fixture
 def elsewhere(queue: fsqdo.Queue) -> str:
     """A worker of another host."""
@@ -337,9 +345,9 @@ def test_who_looks_once_an_hour_comes_to_an_end(queue: fsqdo.Queue, elsewhere: s
 
 
 # ---------------------------------------------------------------- what a dead worker held
-@pytest.mark.parametrize("notes", [True, False])
-def test_what_was_only_held_is_not_to_blame(root: Path, notes: bool) -> None:
-    """A task that waits for cores in a worker that another task kills: it never ran."""
+@pytest.mark.parametrize(("notes", "noted"), [(True, True), (False, True), (True, False)])
+def test_what_was_only_held_is_not_to_blame(root: Path, notes: bool, noted: bool) -> None:
+    """A task that waits for cores in a worker that another task kills: it never ran. Without a note of the other, who knows."""
     queue = fsqdo.create("Q", max_interruptions=0)
     base, worker = Path(queue.directory), "elsewhere-1-dead"
     for _ in range(2):
@@ -350,10 +358,11 @@ def test_what_was_only_held_is_not_to_blame(root: Path, notes: bool) -> None:
     for number in (1, 2):
         (base / f"pending/0/000000/00000000{number}.json").rename(home / f"00000000{number}.json")
     line = {"name": "000000001", "outcome": "started", "to": "", "pid": 1}
-    (base / f"outcomes/{worker}.jsonl").write_text(json.dumps(line, separators=(",", ":")) + "\n")
+    (base / f"outcomes/{worker}.jsonl").write_text(json.dumps(line, separators=(",", ":")) + "\n" if noted else "")
     recovery.recover(queue.store, force=True)
-    assert counts(queue) == ({"Pending": 1, "Failed": 1} if notes else {"Failed": 2})
-    assert files(queue, "pending") == (["pending/0/000000/000000002.i1.json"] if notes else [])
+    exempt = notes and noted
+    assert counts(queue) == ({"Pending": 1, "Failed": 1} if exempt else {"Failed": 2})
+    assert files(queue, "pending") == (["pending/0/000000/000000002.s1.json"] if exempt else [])
 
 
 def test_a_worker_of_commands_notes_their_starts(queue: fsqdo.Queue, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fsqdo.cli.output import complain, counted, say
 
 def _report(number: int, done: str, dry_run: bool, takes: str) -> None:
     print(f"{counted(number, 'task')} {'would be ' if dry_run else ''}{done}")
-    if number == 0:
+    if number == 0 and takes:
         say(f"of the tasks asked for none is {takes}; `fsqdo tasks` with the same selection shows their states")
 
 
@@ -99,8 +99,11 @@ def kill_command(queue: str, wait_s: float | None, dry_run: bool, **selected: An
     from fsqdo.queue import connect
 
     with _said_when_interrupted():
-        number = connect(queue).kill(dry_run=dry_run, wait_s=wait_s or 0.0, report=say, **selection(selected))
-    _report(number, "killed", dry_run, "waiting, pending or running")
+        told: list[str] = []
+        number = connect(queue).kill(dry_run=dry_run, wait_s=wait_s or 0.0, report=told.append, **selection(selected))
+    for text in told:
+        say(text)
+    _report(number, "killed", dry_run, "" if told else "waiting, pending or running")
 
 
 @command(

@@ -108,7 +108,8 @@ def launch_command(
         sys.stdout.flush()  # it may be long until there is more to read
         ended = wait_for(opened, launched)
         say(f"{counted(len(ended), 'job')} ended")
-        idle = [job for job in opened.jobs() if job.number in {job.number for job in ended} and not job.workers]
+        mine = {job.number for job in ended}
+        idle = [job for job in opened.jobs() if job.number in mine and not job.workers and job.cancelled_at is None]
         if idle:
             say(f"{counted(len(idle), 'job')} without a worker: {printable(idle[0].log_path)} may say why")
             return 1
