@@ -236,9 +236,15 @@ class Bulk:
             raise InputError(f"a task cannot be set to {state}", "set it Succeeded, Failed, Killed or Pending")
         self._publish_rest(False)
         sources = (*OPEN_STATES, State.FAILED, State.KILLED)
-        for entry, _ in self._chosen(Selector(ids=IdSet.of(task_id)), sources, False):
-            if self._holder.end(entry, state, err, message):
+        selector = Selector(ids=IdSet.of(task_id))
+        done = False
+        for _ in range(2):  # RACE: it may move between the listing and the look
+            for entry, _ in self._chosen(selector, sources, False):
+                done = done or self._holder.end(entry, state, err, message)
+            self._look_again()
+            if done:
                 return True
+        self._say_what_is_left(selector, 0)
         return False
 
     def _kill_open(self, selector: Selector, dry_run: bool) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
+import threading
 import time
 from dataclasses import replace
 
 from fsqdo import requirements
 from fsqdo.claims import Claim, Claimer
-from fsqdo.errors import FencedError, InputError, TaskError
+from fsqdo.errors import FencedError, InputError, StorageError, TaskError
 from fsqdo.failures import pause_after_too_many
 from fsqdo.journal import story_path
 from fsqdo.member import Member
@@ -26,7 +28,10 @@ from fsqdo.upkeep import Passes
 
 
 class Holder:
-    """This process as a worker, from the first time it holds something until `close` (or the end of the process)."""
+    """This process as a worker, from the first time it holds something until `close` (or the end of the process).
+
+    Several threads may use it at once: each of its acts is one at a time.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -35,6 +40,7 @@ class Holder:
         self._attempts: dict[str, Attempt] = {}
         self._tasks: dict[int, Task] = {}
         self._pid = os.getpid()
+        self._lock = threading.RLock()
 
     def _part_from_parent(self) -> None:
         """In a child of fork what the parent holds, and its journal, stay the parent's: here it starts anew."""
@@ -42,6 +48,7 @@ class Holder:
             self._pid = os.getpid()
             self._member = self._claimer = None
             self._attempts, self._tasks = {}, {}
+            self._lock = threading.RLock()  # a thread of the parent may hold that one for ever
 
     def _join(self) -> Member:
         self._part_from_parent()
@@ -49,15 +56,18 @@ class Holder:
             self._member = Member(self._store, slots=1)
             self._claimer = Claimer(self._store, self._member.name)
             atexit.register(self.close)
+            if "multiprocessing.util" in sys.modules:  # its children end without atexit
+                sys.modules["multiprocessing.util"].Finalize(None, self.close, exitpriority=10)
         return self._member
 
     def close(self) -> None:
         """Give back what is held, and stop being a worker."""
         atexit.unregister(self.close)
         self._part_from_parent()
-        member, self._member = self._member, None
-        if member is not None:
-            member.leave()
+        with self._lock:
+            member, self._member = self._member, None
+            if member is not None:
+                member.leave()
 
     # ------------------------------------------------------------ single tasks
     def get(self, timeout_s: float) -> Task | None:
@@ -67,9 +77,11 @@ class Holder:
         pause_s = 0.05
         while True:
             if not self._store.paused():
-                claim = self._claim()
-                if claim is not None:
-                    return self._task(claim)
+                self._part_from_parent()
+                with self._lock:
+                    claim = self._claim()
+                    if claim is not None:
+                        return self._task(claim)
                 if passes.run():
                     continue
             left_s = end - time.monotonic()
@@ -126,9 +138,20 @@ class Holder:
         was: that line is of an attempt that nobody looks for.
         """
         _check_err(err)
+        self._part_from_parent()
+        with self._lock:
+            return self._end(entry, state, err, message)
+
+    def _end(self, entry: Entry, state: State, err: int | None, message: str) -> bool:
         if isinstance(entry.name, PackName):
             return False
-        name, definition = moved_by_hand(entry.name), definition_of(self._store, entry)
+        name = moved_by_hand(entry.name)
+        try:
+            definition = definition_of(self._store, entry)
+        except TaskError:
+            if self._store.gone(entry.path):
+                return False
+            definition = Definition(name.id, "")  # that it cannot be read is no reason to keep it
         member = self._join()
         if self._store.ls_twice(member.directory) is None:  # declared dead: its journal may be put away
             self._rejoin()
@@ -140,11 +163,21 @@ class Holder:
         outcome = decide(name, str(name), options, settings, member.name, attempt, state.directory)
         member.journal.append(outcome)
         member.journal.sync()
-        if not complete(self._store, entry.path, outcome, definition):
-            member.journal.append(outcome._replace(outcome="interrupted", to="", reason="somebody else moved it first"))
+        # Where it does not come about: somebody may give the task the very name that the line is about.
+        withdrawn = outcome._replace(outcome="interrupted", to="", reason="it was not moved")
+        try:
+            moved = complete(self._store, entry.path, outcome, definition)
+        except (StorageError, KeyboardInterrupt):
+            if not self._store.gone(entry.path):
+                member.journal.append(withdrawn)
+            raise
+        if not moved:
+            member.journal.append(withdrawn)
             return False
         if entry.state is State.FAILED:
             self._store.unlink(story_path(entry.path))
+        if outcome.outcome == "failed":
+            pause_after_too_many(self._store)
         return True
 
     def set_state(self, task: Task, state: State, err: int | None, message: str | None) -> None:
@@ -153,6 +186,10 @@ class Holder:
             raise InputError(f"a task that was taken cannot be set to {state}", "set it Succeeded, Failed, Killed or Pending")
         _check_err(err)
         self._part_from_parent()
+        with self._lock:
+            self._set_state(task, state, err, None if message is None else str(message))
+
+    def _set_state(self, task: Task, state: State, err: int | None, message: str | None) -> None:
         name = task.entry.name
         attempt = self._attempts.get(str(name))
         if attempt is None:
@@ -162,7 +199,8 @@ class Holder:
         kind = {State.PENDING: "interrupted"}.get(state, state.directory)
         there = self._finish(task.entry.file, task.entry, attempt, kind, task)
         del self._attempts[str(name)]  # not before: on a full disk it can be set again once there is room
-        self._tasks.pop(task.id, None)
+        if self._tasks.get(task.id) is task:
+            del self._tasks[task.id]
         if not there:
             raise TaskError(f"task {task.id} is not held here any more", "this process was declared dead, or somebody moved it")
         task.state = state
@@ -190,22 +228,24 @@ class Holder:
             priority = int(entry.directory.split("/")[1])  # where somebody's mv may have put it
         else:
             priority = requirements.priority_of(entry.name, definition_of(self._store, entry).options)
-        try:
-            bundle = open_pack(self._store, self._join().name, entry, priority)
-        except FencedError:
-            self._rejoin()
-            bundle = open_pack(self._store, self._join().name, entry, priority)
+        with self._lock:
+            try:
+                bundle = open_pack(self._store, self._join().name, entry, priority)
+            except FencedError:
+                self._rejoin()
+                bundle = open_pack(self._store, self._join().name, entry, priority)
         if bundle is None:
             return []
         return self._store.loose_in(entry.state, bundle)
 
     def unpack(self, packed: ShardEntry) -> bool:
         """Make the tasks of a packed shard loose again; False when somebody else took it first."""
-        try:
-            return unpack(self._store, self._join().name, packed)
-        except FencedError:
-            self._rejoin()
-            return unpack(self._store, self._join().name, packed)
+        with self._lock:
+            try:
+                return unpack(self._store, self._join().name, packed)
+            except FencedError:
+                self._rejoin()
+                return unpack(self._store, self._join().name, packed)
 
 
 def _check_err(err: object) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fsqdo.claims import Claim, Claimer, Judge, Verdict
@@ -30,6 +31,38 @@ def call(signals: Signals, function: Callable[[Any], Any], definition: Definitio
     return signals.call(function, definition.task, limit_s)
 
 
+@contextmanager
+def restored(*keys: str) -> Iterator[None]:
+    """Give environment variables back the values they had, in the end."""
+    before = {key: os.environ.get(key) for key in keys}
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def surroundings(options: Options) -> Iterator[None]:
+    """The environment variables and the directory that a task asks for, while it is called."""
+    if not options.env and options.cwd is None:
+        yield
+        return
+    home = os.open(".", os.O_RDONLY)
+    with restored(*options.env):
+        try:
+            os.environ.update(options.env)
+            if options.cwd is not None:
+                os.chdir(options.cwd)
+            yield
+        finally:
+            os.fchdir(home)
+            os.close(home)
+
+
 def keep(attempt: Attempt, result: object) -> None:
     """Keep in the attempt what its call returned; where that has no JSON form, why it is not kept."""
     try:
@@ -40,7 +73,7 @@ def keep(attempt: Attempt, result: object) -> None:
 
 
 def raised(signals: Signals, error: BaseException, attempt: Attempt) -> str:
-    """Note in the attempt what its call raised; returns "failed" or "interrupted".
+    """Note in the attempt what its call raised; returns "failed" or "interrupted", or "succeeded" for `sys.exit(0)`.
 
     Raises
     ------
@@ -57,6 +90,10 @@ def raised(signals: Signals, error: BaseException, attempt: Attempt) -> str:
         return "interrupted"
     if not isinstance(error, (Exception, SystemExit)):
         raise error
+    attempt.exit_code = 1
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        attempt.exit_code = (error.code or 0) & 0xFF
+        return "failed" if attempt.exit_code else "succeeded"
     import traceback
 
     attempt.reason = f"{type(error).__name__}: {error}"

@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Iterator
 
 from fsqdo.finals import Finals
-from fsqdo.journal import of_task
+from fsqdo.ids import IdSet
+from fsqdo.journal import of_task, story_path
 from fsqdo.names import (
     PackName,
     TaskName,
@@ -35,7 +36,7 @@ _NO_DIRECTORIES = (".txt", ".jsonl", ".log")
 
 
 def put_right(store: Store, report: Callable[[str], None] = lambda text: None, thorough: bool = False) -> int:
-    """Move what is in no state to where the directory it was put into says; returns how many names moved.
+    """Move what is in no state to where the directory it was put into says; returns how many tasks moved.
 
     Parameters
     ----------
@@ -50,15 +51,35 @@ def put_right(store: Store, report: Callable[[str], None] = lambda text: None, t
     place. A rename for each that moves. Several may do it at once.
     """
     moved, filed = 0, list[int]()
-    for entry in list(_anywhere(store)) if thorough else _at_the_top(store):
+    found = list(_anywhere(store) if thorough else _at_the_top(store))
+    there = _elsewhere(store, found)
+    for entry in found:
+        if not there.isdisjoint(range(entry.name.first, entry.name.last + 1)):
+            report(f"{entry.path} is left there: its task is in a state already, so it must be a copy")
+            continue
         to, requirement = _place(store, entry)
         if to and store.move(entry.path, to):
-            moved += 1
+            moved += entry.name.size
+            there.update(range(entry.name.first, entry.name.last + 1))
             filed += [] if requirement is None else [requirement]
             report(f"{entry.path} was in no state, somebody must have moved it there; it is {to} now")
+            if entry.state is State.FAILED and store.is_file(story_path(entry.path)):
+                store.move(story_path(entry.path), story_path(to))
             if entry.directory.count("/") > 1:
                 store.remove_directory(entry.directory)
     return moved + (look_again(store, filed) if filed else 0)
+
+
+def _elsewhere(store: Store, found: list[Entry]) -> set[int]:
+    """Ids of misplaced tasks that are in a state, too: one look at the states, where there is anything misplaced at all."""
+    wanted = IdSet((entry.name.first, entry.name.last) for entry in found)
+    paths = {entry.path for entry in found}
+    there = set[int]()
+    for state in State if wanted else ():
+        for entry in store.entries(state, wanted):
+            if entry.path not in paths:
+                there.update(i for i in range(entry.name.first, entry.name.last + 1) if i in wanted)
+    return there
 
 
 def _at_the_top(store: Store) -> Iterator[Entry]:

@@ -91,11 +91,11 @@ class Outcome(NamedTuple):
         try:
             if not (isinstance(raw["outcome"], str) and isinstance(raw["to"], str) and parse_task(f"{raw['name']}.json")):
                 return None
-            if raw.get("log") is not None:
-                slot, first, end = raw["log"]
-                raw["log"] = (int(slot), int(first), int(end))
-            return cls(worker=worker, **{key: value for key, value in raw.items() if key in _OUTCOME_KEYS})
-        except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
+            raw["log"] = _log(raw.get("log"))
+            # What another program writes as something else than it is does not count; how the attempt ended does.
+            right = {key: value for key, value in raw.items() if key in _OUTCOME_KEYS and _is_right(key, value)}
+            return cls(worker=worker, **right)
+        except (ValueError, TypeError, AttributeError, KeyError):
             return None
 
     @property
@@ -136,4 +136,22 @@ def success_line(
     return f'{begin},"exit_code":0,"slot":{slot},"cpu_s":{cpu_s:.4f},"max_rss_kb":{max_rss_kb}{place}}}\n'.encode()
 
 
+def _log(raw: Any) -> tuple[int, int, int] | None:
+    if isinstance(raw, (list, tuple)) and len(raw) == 3 and all(type(n) is int and abs(n) < _MOST for n in raw):
+        return raw[0], raw[1], raw[2]
+    return None
+
+
+def _is_right(key: str, value: Any) -> bool:
+    kinds = _KINDS.get(key)
+    return value is None or kinds is None or (type(value) in kinds and (kinds is _TEXT or abs(value) < _MOST))
+
+
+_MOST = 1 << 62
+_INTEGER, _NUMBER, _TEXT = (int,), (int, float), (str,)
+_KINDS = {
+    **dict.fromkeys(("exit_code", "signal", "slot", "max_rss_kb"), _INTEGER),
+    **dict.fromkeys(("elapsed_s", "cpu_s"), _NUMBER),
+    **dict.fromkeys(("reason", "started_at", "ended_at"), _TEXT),
+}
 _OUTCOME_KEYS = frozenset(Outcome._fields) - {"worker"}

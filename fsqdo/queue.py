@@ -136,6 +136,10 @@ class Queue:
         self.name = os.path.basename(store.directory)
         self._held: Holder | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: another process holds nothing of what this one holds."""
+        return {**self.__dict__, "_held": None}
+
     @property
     def settings(self) -> Settings:
         """The queue's settings, as they were when it was opened."""
@@ -208,6 +212,7 @@ class Queue:
 
         if isinstance(tasks, (str, bytes, Mapping)):
             raise InputError(f"{short(tasks)} is one task", "give a list of tasks, or use `add`")
+        self.store.top()
         items, common_requires, common_after = spread(tasks, requires, after)
         common = Options.of(requires=common_requires, after=common_after, **options)
         return load(self.store, items, common, cwd=os.getcwd(), known=known, progress=progress, where=where)
@@ -250,6 +255,7 @@ class Queue:
             for task in self.iter_tasks():
                 if not task.error:
                     known.setdefault(inputs.key_of(task.task), -task.id)
+            self._refuse_damage("nothing was loaded")
         chunks = inputs.open_source(source)
         lines = inputs.Lines(chunks, inputs.source_name(source), as_json=json)
         try:
@@ -295,7 +301,12 @@ class Queue:
         TaskNotFoundError
             For ids that were never used.
         """
-        return list(self.iter_tasks(id, limit=limit, **select))
+        found = list(self.iter_tasks(id, limit=limit, **select))
+        if self.store.damaged:
+            import warnings
+
+            warnings.warn("tasks are missing: " + "; ".join(self.store.damaged.values()), stacklevel=2)
+        return found
 
     def task(self, task_id: int) -> Task:
         """One task; TaskNotFoundError when there is none."""
@@ -337,11 +348,30 @@ class Queue:
         return log(self.store, self.task(task_id), attempt)
 
     def results(self) -> Iterator[tuple[int, Any]]:
-        """Yield (id, what the function returned) for every succeeded task whose function returned something."""
+        """Yield (id, what the function returned) for every succeeded task whose function returned something.
+
+        Raises
+        ------
+        TaskError
+            In the end, where a packed file is damaged.
+        """
         from fsqdo.show import results
 
         self.store.top()
-        return results(self.store)
+        yield from results(self.store)
+        self._refuse_damage("all other results were given")
+
+    def _refuse_damage(self, done: str) -> None:
+        """Say that packed files hold fewer tasks than their names say, as far as they were read: what they held is not known.
+
+        Raises
+        ------
+        TaskError
+        """
+        if self.store.damaged:
+            from fsqdo.unpacking import MEND
+
+            raise TaskError("; ".join(self.store.damaged.values()), f"{MEND}; {done}")
 
     def status(self) -> dict[str, Any]:
         """Name, user, state (Active, Paused), number of tasks by state, number of blocked ones.
@@ -429,7 +459,10 @@ class Queue:
 
     def rerun(self, id: object = None, *, dry_run: bool = False, **select: Any) -> int:
         """Move tasks in final states back to pending, or to waiting where they require one that is rerun, too; how many."""
-        return int(self._bulk().reset(self._selector(id, select), (State.SUCCEEDED, State.FAILED, State.KILLED), dry_run))
+        states = (State.SUCCEEDED, State.FAILED, State.KILLED)
+        number = int(self._bulk().reset(self._selector(id, select), states, dry_run))
+        self._refuse_damage(f"{number} other tasks {'would be' if dry_run else 'were'} reset")
+        return number
 
     def kill(
         self,
@@ -501,6 +534,7 @@ class Queue:
 
     def recover(self, force: bool = False, dry_run: bool = False) -> list[Recovery]:
         """Give back the tasks of workers that are proven dead (with `force`: of all workers); what was proven, and how."""
+        self.store.top()  # a queue that was deleted is not an empty one
         from fsqdo import packs, recovery, requirements
         from fsqdo.liveness import Observer
 
@@ -514,6 +548,7 @@ class Queue:
 
         Tasks that somebody's mv put where they are in no state are put right, too.
         """
+        self.store.top()  # a queue that was deleted is not an empty one
         from fsqdo import misplaced, packs, requirements
 
         moved = requirements.look_again(self.store, packs.roll_forward(self.store))
@@ -532,12 +567,14 @@ class Queue:
         dry_run
             Only say how many it would be, as far as names tell.
         """
+        self.store.top()  # a queue that was deleted is not an empty one
         from fsqdo.packing import Packer, pack_all
 
         return Packer(self.store).would() if dry_run else pack_all(self.store, wait, report)
 
     def unpack(self, id: object = None, dry_run: bool = False) -> int:
         """Make loose files of the packed shards that hold these tasks (None: of all); how many tasks became loose."""
+        self.store.top()  # a queue that was deleted is not an empty one
         from fsqdo.selection import refuse_unknown_ids
 
         ids = None if id is None else IdSet.of(id)
@@ -570,6 +607,7 @@ class Queue:
         dict
             What was done (with `dry_run`: what would be), counted: the keys of `fsqdo.tidy.KINDS`.
         """
+        self.store.top()  # a queue that was deleted is not an empty one
         from fsqdo.tidy import tidy
 
         if logs not in (None, "succeeded"):
@@ -594,6 +632,7 @@ class Queue:
 
     def resume(self) -> None:
         """Claims again; what has failed so far does not count towards `max_fails` any more."""
+        self.store.top()  # a queue that was deleted is not an empty one
         from fsqdo.failures import forgive
 
         forgive(self.store)
@@ -601,6 +640,7 @@ class Queue:
 
     def drain(self, workers: Iterable[str] | None = None) -> int:
         """Let workers (default: all) end once what they run has ended; how many were told."""
+        self.store.top()  # a queue that was deleted is not an empty one
         wanted = list(workers) if workers is not None else None
         there = [name for name in self.store.names("running") if names.is_worker_name(name)]
         unknown = sorted(set(wanted or ()) - set(there))
@@ -710,6 +750,7 @@ class Queue:
 
     def launch(self, n: int | None = None, **options: Any) -> Launched:
         """Start batch jobs with workers for n tasks at once; options as of `fsqdo.launch.launch`."""
+        self.store.top()  # a queue that was deleted is not an empty one
         from fsqdo.launch import launch
 
         if not options.get("dry_run"):
@@ -724,12 +765,14 @@ class Queue:
 
     def jobs(self) -> list[Job]:
         """The batch jobs launched for this queue, with their states and what they did."""
+        self.store.top()  # a queue that was deleted is not an empty one
         from fsqdo.jobs import jobs
 
         return jobs(self)
 
     def cancel_jobs(self, numbers: Iterable[int] | None = None, queued_only: bool = False, dry_run: bool = False) -> list[Job]:
         """Cancel batch jobs of this queue: those of these numbers (None: all), or of them those that still wait; which."""
+        self.store.top()  # a queue that was deleted is not an empty one
         from fsqdo.jobs import cancel_jobs
 
         return cancel_jobs(self, numbers, queued_only, dry_run)

@@ -92,6 +92,10 @@ class Task(Mapping[str, Any]):
         self._outcomes = outcomes
         self._holder = holder
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: another process holds nothing of what this one holds."""
+        return {**self.__dict__, "_holder": None}
+
     @property
     def id(self) -> int:
         """The task's id."""

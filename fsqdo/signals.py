@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 # SIGUSR2 is Grid Engine's notice before it kills (qsub -notify); it goes to all processes of the job.
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _POLL_S = 0.02
+_AT_ONCE_S = 0.001
 
 
 class Signals:
@@ -37,6 +41,9 @@ class Signals:
     Notes
     -----
     The handlers write to a pipe (signal.set_wakeup_fd), so `wait` returns at once for a signal that came just before it.
+
+    One may be inside another (a function that is a worker itself): what the inner one got, and the time that is over for the
+    outer one, the outer one gets in the end. A copy that a function forked has no say: signals end it, and so does its return.
     """
 
     class Interrupted(BaseException):
@@ -49,7 +56,9 @@ class Signals:
         self._warnings = warnings
         self.got: list[int] = []
         self._interrupt_calls = interrupt_calls
-        self._inside = False
+        self._inside = self._timed = self._time_is_up = False
+        self._pid = os.getpid()
+        self._all: list[int] = []
         self._main = threading.current_thread() is threading.main_thread()
         self._before: dict[int, Any] = {}
         self._poll = select.poll()
@@ -74,9 +83,25 @@ class Signals:
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self._read_fd)
         os.close(self._write_fd)
+        if self._time_is_up:
+            signal.setitimer(signal.ITIMER_REAL, _AT_ONCE_S)
+        for number in self._all:
+            outer = self._before[number]
+            if isinstance(getattr(outer, "__self__", None), Signals):
+                outer(number, None)
+
+    @property
+    def limits_calls(self) -> bool:
+        """Whether calls can be ended at their time limit: only in the main thread."""
+        return self._main
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         self.got.append(number)
+        self._all.append(number)
         if self._inside and number not in self._warnings:
             self._inside = False
             raise Signals.Interrupted
@@ -87,22 +112,34 @@ class Signals:
         return taken
 
     def _time_up(self, number: int, frame: FrameType | None) -> None:
-        if self._inside:
+        if self._inside and self._timed:
             self._inside = False
             raise Signals.TimeUp
+        self._time_is_up = True  # that of a call around this one
 
     def call(self, function: Callable[[Any], Any], argument: object, limit_s: float) -> Any:
         """Call a function; a stop signal ends it with `Signals.Interrupted`, the time limit with `Signals.TimeUp`."""
-        timed = limit_s < inf and self._main
+        self._timed = limit_s < inf and self._main
         self._inside = self._interrupt_calls
         try:
-            if timed:
-                signal.setitimer(signal.ITIMER_REAL, limit_s)
+            if self._timed:
+                return self._timed_call(function, argument, limit_s)
             return function(argument)
         finally:
             self._inside = False
-            if timed:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            if os.getpid() != self._pid:
+                _end_copy(sys.exc_info()[1])
+
+    def _timed_call(self, function: Callable[[Any], Any], argument: object, limit_s: float) -> Any:
+        started = time.monotonic()
+        left_s, _ = signal.setitimer(signal.ITIMER_REAL, limit_s)
+        try:
+            return function(argument)
+        finally:
+            self._inside = False
+            if left_s:
+                left_s = max(_AT_ONCE_S, left_s - (time.monotonic() - started))
+            signal.setitimer(signal.ITIMER_REAL, left_s)
 
     def wait(self, seconds: float, fds: list[int]) -> None:
         """Wait until a signal comes (a child's end among them), one of the descriptors is readable, or the time is over."""
@@ -118,6 +155,18 @@ class Signals:
                 os.read(self._read_fd, 4096)
             except BlockingIOError:
                 return
+
+
+def _end_copy(error: BaseException | None) -> None:
+    """End a copy of this process that a function has forked, and that came back from it."""
+    import traceback
+
+    if error is not None and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(0 if error is None else 1)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

@@ -238,6 +238,7 @@ class Slot:
         self.attempt: Attempt | None = None
         self.run: Run | Any | None = None
         self.stopped_as = ""
+        self._was_over = False
         self.limit_s = NEVER
         self._stop_at = self._kill_at = NEVER
         self._log_first = self._log_end  # what was written so far is no later attempt's
@@ -292,8 +293,11 @@ class Slot:
 
         From then on it was stopped, whatever its exit code: programs that write a checkpoint at SIGTERM exit with 0.
         """
-        if self.stopped_as or self.run is None or not self.run.terminate():
+        if self.stopped_as or self.run is None:
             return
+        # One that ended well by itself just before is no less a success for that. But when the worker is to end, so may all of
+        # its tasks have been told by the same signal: what exited with 0 then may have saved a checkpoint.
+        self._was_over = not self.run.terminate() and kind != "interrupted"
         self.stopped_as = kind
         if self.attempt is not None:
             self.attempt.reason = why
@@ -312,7 +316,7 @@ class Slot:
             self.kill()
         elif now >= self._stop_at:
             self.stop("failed", limit, grace_s)
-            if self.stopped_as and self.attempt is not None:
+            if self.attempt is not None:
                 self.attempt.cause = TIME_LIMIT
 
     def poll(self) -> tuple[Attempt, str] | None:
@@ -324,6 +328,8 @@ class Slot:
         attempt.elapsed_s, attempt.cpu_s, attempt.max_rss_kb = ended.elapsed_s, ended.cpu_s, ended.max_rss_kb
         attempt.exit_code, attempt.signal, attempt.result = ended.exit_code, ended.signal, ended.result
         attempt.detail = ended.error or ""
+        if self._was_over and ended.exit_code == 0:
+            self.stopped_as, attempt.reason, attempt.cause = "", None, ""
         attempt.reason = attempt.reason or ended.reason
         attempt.cause = attempt.cause or ended.cause
         self.note_output(attempt)

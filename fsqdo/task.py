@@ -178,7 +178,7 @@ class Definition(NamedTuple):
 
     def words(self) -> str:
         """The task as people see it: the command, or the object as JSON."""
-        return self.task if isinstance(self.task, str) else json.dumps(self.task)
+        return self.task if isinstance(self.task, str) else json.dumps(self.task, ensure_ascii=False)
 
 
 _scan_once: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ from fsqdo.failures import Failures, note
 from fsqdo.fit import Fit
 from fsqdo.health import unfit
 from fsqdo.held import Held
-from fsqdo.inline import Calls, call, keep, raised
+from fsqdo.inline import Calls, call, keep, raised, restored, surroundings
 from fsqdo.journal import lookup
 from fsqdo.limits import Limits
 from fsqdo.member import Member
@@ -93,13 +93,13 @@ class Worker:
         self._passes = upkeep.Passes(store, self._report)
         self._limits = Limits(store)
         self._failures = Failures(store, options, self._report)
-        self._examined = False
+        self._examined = self._told_of_limits = False
 
     # ------------------------------------------------------------ the loop
     def run(self) -> Summary:
         """Work until there is nothing left to do, or a signal or the deadline says stop; returns what was done."""
         warnings = (signal.SIGUSR1,) if self._deadline < NEVER else ()
-        with Signals(self._inline is not None, warnings) as self._signals:
+        with Signals(self._inline is not None, warnings) as self._signals, restored("FSQDO_TASK_ID"):
             while True:
                 self._join()
                 try:
@@ -436,7 +436,8 @@ class Worker:
 
     def _usual(self, options: Options) -> bool:
         """Whether a task needs nothing but its call."""
-        return self._limits.of(options) == NEVER and not self._fit.never(options)
+        asks = options.env or options.cwd is not None
+        return self._limits.of(options) == NEVER and not asks and not self._fit.never(options)
 
     def _new_calls(self) -> Calls | None:
         """None where every task needs more than its call."""
@@ -584,10 +585,14 @@ class Worker:
     def _call(self, slot: Slot, ready: Ready, attempt: Attempt, function: Callable[[Any], Any]) -> None:
         """Run a function of this process, to its end; its `success_check`, if there is one, goes on in the slot."""
         limit_s = self._limits.of(slot.options)
+        if limit_s < NEVER and not self._signals.limits_calls and not self._told_of_limits:
+            self._told_of_limits = True
+            self._report("time limits have no effect here: a function can be stopped in the main thread only")
         left_s = max(0.001, self._deadline - self._grace_s - time.monotonic())
         kind = "succeeded"
         try:
-            result = call(self._signals, function, ready.definition, min(limit_s, left_s))
+            with surroundings(slot.options):
+                result = call(self._signals, function, ready.definition, min(limit_s, left_s))
             if result is not None:
                 keep(attempt, result)
         except BaseException as error:  # noqa: BLE001  `raised` raises again what is not the task's affair

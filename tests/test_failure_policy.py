@@ -328,6 +328,39 @@ def test_why_a_check_failed_is_not_hidden_by_a_result_that_is_not_kept(root: Pat
     assert queue.show(1)["attempts"][-1]["reason"] == "success_check exit code 3"
 
 
+@pytest.mark.parametrize("first", ["worker", "task"])
+def test_a_signal_to_worker_and_tasks_alike_interrupts_them(
+    root: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]], first: str
+) -> None:
+    """Preemption, scancel, a job's walltime: whoever is told first, and whatever it exits with."""
+    queue = create()
+    queue.add("touch began.1; exec sleep 1000", cwd=str(tmp_path))
+    queue.add(GRACEFUL.replace("$FSQDO_TASK_ID", "2"), cwd=str(tmp_path))
+    worker = start("do", "Q", "-j", 2)
+    until(began(tmp_path, 1))
+    until(began(tmp_path, 2))
+    notes = [read_pid(line) for path in Path(queue.directory, "outcomes").iterdir() for line in path.read_text().splitlines()]
+    groups = [pid for pid in notes if pid]
+    assert len(groups) == 2
+    if first == "worker":
+        worker.send_signal(signal.SIGTERM)
+    for pid in groups:
+        os.killpg(pid, signal.SIGTERM)
+    if first == "task":
+        worker.send_signal(signal.SIGTERM)
+    worker.wait(HANG_S)
+    if first == "worker":
+        assert counts(queue) == {"Pending": 2}
+    else:  # what ends before its worker knows of anything has ended as it has
+        assert counts(queue).get("Failed", 0) <= 1
+
+
+def read_pid(line: str) -> int:
+    """The process in a note that an attempt began."""
+    raw = json.loads(line)
+    return raw["pid"] if raw.get("outcome") == "started" else 0
+
+
 def test_what_has_ended_by_itself_was_not_stopped(root: Path, tmp_path: Path) -> None:
     """The worker was asleep over it: SIGSTOP, a slow file system."""
     log = tmp_path / "log"

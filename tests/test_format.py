@@ -179,7 +179,6 @@ def test_a_journal_is_json_however_it_is_written(queue: fsqdo.Queue, write: Call
         {"name": 1, "outcome": "succeeded", "to": TO},
         {"name": "000000001", "outcome": "succeeded"},
         {"event": "note", "name": "caf\ud83d", "outcome": "failed", "to": ""},
-        {"outcome": "succeeded", "name": "000000001", "to": TO, "log": [0, 0, float("inf")]},
         {"outcome": "succeeded", "name": "0" * 30, "to": TO},
     ],
 )
@@ -187,6 +186,28 @@ def test_what_is_no_end_sends_nothing_anywhere(queue: fsqdo.Queue, line: dict[st
     _with_line(queue, json.dumps(line, separators=(",", ":")))
     recover(queue.store, force=True)
     assert [task.state for task in queue.tasks()] == ["Pending"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"log": [0, 0, float("inf")]},
+        {"log": "x"},
+        {"elapsed_s": "1.5", "started_at": 5, "ended_at": [1]},
+        {"signal": "9", "slot": None, "cpu_s": float("nan")},
+        {"reason": 7, "exit_code": "0", "max_rss_kb": 10**30},
+    ],
+)
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_what_is_not_what_it_should_be_is_left_out(queue: fsqdo.Queue, odd: dict[str, object], outcome: str) -> None:
+    to = TO if outcome == "succeeded" else TO.replace("succeeded/", "failed/").replace("1@", "1.f1@")
+    _with_line(queue, json.dumps({"outcome": outcome, "name": "000000001", "to": to, **odd}))
+    recover(queue.store, force=True)
+    assert queue.task(1).state == outcome.capitalize()
+    queue.show(1)
+    queue.explain(1)
+    assert queue.tasks(exitcode=99) == [] and queue.log(1) == b""
+    queue.retry()
 
 
 @pytest.mark.parametrize(

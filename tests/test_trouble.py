@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -1094,3 +1097,220 @@ def test_a_state_that_somebody_else_is_faster_to_change(queue: fsqdo.Queue, seam
     queue.promote()
     assert queue.task(1).state == "Killed"
     assert queue.show(1)["attempts"][-1]["outcome"] == "interrupted"
+
+
+def test_a_state_that_could_not_be_set_is_not_set_later(queue: fsqdo.Queue, seam: System) -> None:
+    queue.add("a")
+    queue.kill(1)
+
+    def rename(src: str, dst: str) -> None:
+        if "/succeeded/" in dst:
+            raise _error(errno.EDQUOT)
+        os.rename(src, dst)
+
+    seam.rename = rename  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        queue.set_state(1, "Succeeded")
+    seam.__dict__.clear()
+    assert queue.task(1).state == "Killed"
+    queue.rerun(1)
+    assert queue.get() is not None
+    queue.close()
+    assert queue.task(1).state == "Pending"
+
+
+def test_a_task_that_cannot_be_read_can_be_set(queue: fsqdo.Queue) -> None:
+    queue.add("a")
+    Path(queue.directory, "pending/0/000000/000000001.json").write_text("torn")
+    queue.set_state(1, "Failed", message="it cannot be read")
+    assert _counts(queue) == {"Failed": 1}
+
+
+def test_states_that_are_set_count_towards_max_fails(root: Path) -> None:
+    queue = fsqdo.create("Q", max_fails=1)
+    queue.add("a")
+    queue.set_state(1, "Failed")
+    assert queue.status()["state"] == "Paused"
+
+
+def test_threads_share_a_queue(root: Path) -> None:
+    queue = fsqdo.create("Q")
+    queue.add_multiple(["true"] * 600)
+    seen: list[int] = []
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            while (task := queue.get()) is not None:
+                seen.append(task.id)
+                task.set_state("Succeeded")
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    queue.close()
+    assert errors == [] and sorted(seen) == list(range(1, 601))
+    assert _counts(queue) == {"Succeeded": 600}
+    assert os.listdir(Path(queue.directory, "running")) == []
+
+
+def test_a_queue_and_its_rows_can_be_pickled(queue: fsqdo.Queue) -> None:
+    queue.add("a")
+    taken = queue.get()
+    assert taken is not None
+    assert pickle.loads(pickle.dumps(queue)).task(1).state == "Running"
+    with pytest.raises(TaskError):
+        pickle.loads(pickle.dumps(taken)).set_state("Succeeded")
+    taken.set_state("Succeeded")
+
+
+# ---------------------------------------------------------------- copies
+def test_a_copied_directory_is_no_second_set_of_tasks(queue: fsqdo.Queue) -> None:
+    for _ in range(3):
+        queue.add("exit 1")
+    queue.do(report=lambda text: None)
+    base = Path(queue.directory)
+    shutil.copytree(base / "failed/000000", base / "failed/000000.bak")
+    shutil.copytree(base / "failed", base / "pending/0.bak")
+    queue.retry()
+    assert queue.promote() == 0
+    assert _counts(queue) == {"Pending": 3}
+
+
+def test_a_story_goes_with_its_task(queue: fsqdo.Queue) -> None:
+    queue.add("exit 1")
+    queue.do(report=lambda text: None)
+    base = Path(queue.directory)
+    (base / "failed/000000").rename(base / "failed/wrong")
+    assert queue.promote() == 1
+    assert "exit code 1" in queue.show(1)["story"]
+
+
+# ---------------------------------------------------------------- functions of this process
+def _run(text: str) -> subprocess.CompletedProcess[str]:
+    program = "import os, sys, time, signal, multiprocessing, fsqdo\nq = fsqdo.connect('Q', create_ok=True)\n" + text
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_function_may_use_a_pool(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(list(range(12)))
+    done = _run(
+        "def f(n):\n"
+        "    with multiprocessing.get_context('fork').Pool(2) as pool:\n"
+        "        return sum(pool.map(abs, [-n, -n]))\n"
+        "q.do(func=f)\n"
+    )
+    assert done.returncode == 0 and "Interrupted" not in done.stderr, done.stderr
+    assert dict(queue.results()) == {n + 1: 2 * n for n in range(12)}
+
+
+def test_a_copy_that_a_function_forks_has_no_say(queue: fsqdo.Queue) -> None:
+    queue.add_multiple([1, 2, 3])
+    done = _run(
+        "def f(n):\n"
+        "    pid = os.fork()\n"
+        "    if not pid:\n"
+        "        return 'copy'\n"
+        "    os.waitpid(pid, 0)\n"
+        "    return 'parent'\n"
+        "q.do(func=f)\n"
+        "print('end')\n"
+    )
+    assert done.stdout == "end\n", done.stderr
+    assert [result for _, result in queue.results()] == ["parent"] * 3
+
+
+def test_a_worker_in_a_function_passes_signals_on(queue: fsqdo.Queue) -> None:
+    queue.add_multiple([1, 2, 3])
+    done = _run(
+        "def g(n):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)\n"
+        "def f(n):\n"
+        "    inner = fsqdo.connect('inner', create_ok=True); inner.add(1); inner.do(func=g)\n"
+        "q.do(func=f)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert _counts(queue) == {"Pending": 3}
+    assert _counts(fsqdo.connect("inner")) == {"Pending": 1}
+
+
+def test_a_worker_in_a_function_leaves_its_time_limit(queue: fsqdo.Queue) -> None:
+    queue.add(1, time_limit_s=1)
+    done = _run(
+        "def f(n):\n"
+        "    inner = fsqdo.connect('inner', create_ok=True)\n"
+        "    inner.add(1, time_limit_s=60); inner.add(1)\n"
+        "    inner.do(func=lambda n: None); time.sleep(30)\n"
+        "q.do(func=f)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert _counts(queue) == {"Failed": 1} and "time limit" in queue.explain(1)["why"][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "code"), [("sys.exit(0)", "Succeeded", 0), ("sys.exit(7)", "Failed", 7), ("1/0", "Failed", 1)]
+)
+def test_how_a_function_ends_is_told_by_an_exit_code(queue: fsqdo.Queue, text: str, state: str, code: int) -> None:
+    queue.add(1)
+    queue.do(func=lambda task: exec(text, {"sys": sys}), report=lambda text: None)
+    assert (queue.task(1).state, queue.task(1).exitcode) == (state, code)
+    assert len(queue.tasks(exitcode=code)) == 1
+
+
+def test_a_function_has_the_environment_and_the_directory_of_its_task(queue: fsqdo.Queue, tmp_path: Path) -> None:
+    before = (dict(os.environ), os.getcwd())
+    queue.add(1, env={"OWN": "x"}, cwd=str(tmp_path))
+    queue.add(2)
+    queue.do(func=lambda task: [os.environ.get("OWN"), os.getcwd()], report=lambda text: None)
+    assert dict(queue.results()) == {1: ["x", str(tmp_path)], 2: [None, before[1]]}
+    assert (dict(os.environ), os.getcwd()) == before
+
+
+def test_limits_of_functions_in_a_thread_are_told_of(queue: fsqdo.Queue) -> None:
+    queue.add(1, time_limit_s=0.1)
+    queue.add(2, time_limit_s=0.1)
+    said: list[str] = []
+    thread = threading.Thread(target=lambda: queue.do(func=lambda task: time.sleep(0.2), report=said.append))
+    thread.start()
+    thread.join(60)
+    assert len([text for text in said if "time limits have no effect here" in text]) == 1
+
+
+# ---------------------------------------------------------------- what is not there any more
+def test_a_damaged_packed_file_is_no_end_of_the_tasks(queue: fsqdo.Queue) -> None:
+    queue.add_multiple(list(range(1200)))
+    queue.do(func=lambda task: task, report=lambda text: None)
+    queue.close()
+    (packed,) = Path(queue.directory, "succeeded").glob("*.jsonl")
+    packed.write_bytes(packed.read_bytes()[:5000])
+    for look in (
+        lambda q: list(q.results()),
+        lambda q: q.rerun(dry_run=True),
+        lambda q: q.loadfile(io.BytesIO(b"1\n"), dedupe=True),
+    ):
+        with pytest.raises(TaskError, match="tasks that can be read, and its name says"):
+            look(fsqdo.connect("Q"))
+    with pytest.warns(UserWarning, match="tasks are missing"):
+        fsqdo.connect("Q").tasks()
+
+
+@pytest.mark.parametrize(
+    "verb", ["recover", "promote", "pack", "unpack", "tidy", "resume", "drain", "jobs", "cancel_jobs", "status", "retry"]
+)
+def test_a_queue_that_was_deleted_has_no_verbs(queue: fsqdo.Queue, verb: str) -> None:
+    fsqdo.connect("Q").delete()
+    with pytest.raises(QueueNotFoundError):
+        getattr(queue, verb)()
+    with pytest.raises(QueueNotFoundError):
+        queue.add_multiple([1, 2])
+    with pytest.raises(QueueNotFoundError):
+        queue.launch(1)
+
+
+def test_text_is_matched_as_it_is(queue: fsqdo.Queue) -> None:
+    queue.add({"city": "Zürich"})
+    assert [task.id for task in queue.tasks(match="Zürich")] == [1]

@@ -48,7 +48,8 @@ def retry_command(queue: str, dry_run: bool, **selected: Any) -> None:
 
     with _said_when_interrupted():
         number = connect(queue).retry(dry_run=dry_run, **selection(selected))
-    _report(number, "reset to pending", dry_run, "failed (killed ones are taken with --state Killed)")
+    states = " or ".join(state.lower() for state in selected["state"]) or "failed (killed ones are taken with --state Killed)"
+    _report(number, "reset to pending", dry_run, states)
 
 
 @command(
