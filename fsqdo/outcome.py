@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any, NamedTuple
 
 from fsqdo.names import parse_task
@@ -144,7 +145,9 @@ def _log(raw: Any) -> tuple[int, int, int] | None:
 
 def _is_right(key: str, value: Any) -> bool:
     kinds = _KINDS.get(key)
-    return value is None or kinds is None or (type(value) in kinds and (kinds is _TEXT or abs(value) < _MOST))
+    if value is None or kinds is None:
+        return True
+    return type(value) in kinds and (kinds is _TEXT or (isfinite(value) if type(value) is float else abs(value) < _MOST))
 
 
 _MOST = 1 << 62

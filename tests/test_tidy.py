@@ -376,7 +376,7 @@ def with_ended_workers(world: World) -> None:
         name = f"{task_id:09d}"
         lines = [
             {"worker": worker},
-            {"name": f"{name}.x", "outcome": "retry", "to": "", "log": [0, 7, 13]},
+            {"name": f"{name}.r1", "outcome": "retry", "to": "", "log": [0, 7, 13]},
             {"name": name, "outcome": "succeeded", "to": f"succeeded/000000/{name}@{worker}.json", "log": [0, 0, 7]},
         ]
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
@@ -405,7 +405,7 @@ def all_found(world: World) -> Iterator[str]:
     store = Store(world.queue_dir())
     known = {(worker, raw["name"]) for worker, raw in report.outcomes}
     for number, worker in enumerate(("host-1-a", "host-2-b", "host-3-c", LIVE, DEAD), 1):
-        names = [f"{number:09d}", f"{number:09d}.x"]
+        names = [f"{number:09d}", f"{number:09d}.r1"]
         if not known.issuperset((worker, name) for name in names):
             yield f"the other reader does not find all of {worker}"
         found = journal.lookup(store, worker, names)
