@@ -150,7 +150,7 @@ def _is_right(key: str, value: Any) -> bool:
     return type(value) in kinds and (kinds is _TEXT or (isfinite(value) if type(value) is float else abs(value) < _MOST))
 
 
-_MOST = 1 << 62
+_MOST = 1 << 63
 _INTEGER, _NUMBER, _TEXT = (int,), (int, float), (str,)
 _KINDS = {
     **dict.fromkeys(("exit_code", "signal", "slot", "max_rss_kb"), _INTEGER),

@@ -382,6 +382,9 @@ outcomes = st.builds(
     reason=st.none() | st.text(max_size=20),
     slot=st.none() | st.integers(0, 128),
     log=st.none() | st.tuples(st.integers(0, 9), st.integers(0, 10**9), st.integers(0, 10**9)),
+    cpu_s=st.none() | st.floats(0, 1e9),
+    max_rss_kb=st.none() | st.integers(0, 2**40),
+    ended_at=st.none() | st.just(utc_now()),
     result=json_values,
     worker=st.just("n-1-a"),
 )
