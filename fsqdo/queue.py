@@ -128,6 +128,10 @@ class Queue:
         Its name, and the absolute path of its tree.
     store
         The tree itself.
+
+    Notes
+    -----
+    Several threads may use one at once. A fork of the process holds nothing of what it holds; pickled, it is opened anew.
     """
 
     def __init__(self, store: Store) -> None:

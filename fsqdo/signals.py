@@ -72,14 +72,15 @@ class Signals:
             self._before[number] = signal.signal(number, self._note)
         self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._time_up)
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _ignore)
+        _active.append(self)
         self._poll.register(self._read_fd, select.POLLIN)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self._main:
             return
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        _active.remove(self)
+        self.restore_handlers()
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self._read_fd)
         os.close(self._write_fd)
@@ -90,16 +91,17 @@ class Signals:
             if isinstance(getattr(outer, "__self__", None), Signals):
                 outer(number, None)
 
+    def restore_handlers(self) -> None:
+        """Have signals handled as before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
     @property
     def limits_calls(self) -> bool:
         """Whether calls can be ended at their time limit: only in the main thread."""
         return self._main
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
         self.got.append(number)
         self._all.append(number)
         if self._inside and number not in self._warnings:
@@ -155,6 +157,35 @@ class Signals:
                 os.read(self._read_fd, 4096)
             except BlockingIOError:
                 return
+
+
+# What a function forks (a pool of multiprocessing does) is no worker: it has the handlers that were there before. Signals are
+# blocked around the fork, or one that comes before its handlers are restored would be lost: Python forgets it in the copy.
+_active: list[Signals] = []
+_masks = threading.local()
+
+
+def _before_fork() -> None:
+    if _active:
+        _masks.saved = signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOP, signal.SIGALRM})
+
+
+def _after_fork_in_parent() -> None:
+    saved = _masks.__dict__.pop("saved", None)
+    if saved is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, saved)
+
+
+def _after_fork_in_child() -> None:
+    if _active:
+        signal.set_wakeup_fd(-1)
+        for signals in reversed(_active):
+            signals.restore_handlers()
+        _active.clear()
+    _after_fork_in_parent()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _end_copy(error: BaseException | None) -> None:
