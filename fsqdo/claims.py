@@ -233,7 +233,7 @@ class Claimer:
         definition = None
         if judge is not None:
             try:
-                content = content or self._store.read(f"{self._directory}/{file}")
+                content = content or self._store.read(f"{self._directory}/{file}", sure=False)
             except StorageError as error:
                 if not error.unreadable:
                     raise

@@ -37,8 +37,7 @@ class Holder:
         self._store = store
         self._member: Member | None = None
         self._claimer: Claimer | None = None
-        self._attempts: dict[str, Attempt] = {}
-        self._tasks: dict[int, Task] = {}
+        self._holds: dict[int, tuple[Task, Attempt]] = {}
         self._pid = os.getpid()
         self._lock = threading.RLock()
 
@@ -47,7 +46,7 @@ class Holder:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._member = self._claimer = None
-            self._attempts, self._tasks = {}, {}
+            self._holds = {}
             self._lock = threading.RLock()  # a thread of the parent may hold that one for ever
 
     def _join(self) -> Member:
@@ -108,26 +107,23 @@ class Holder:
     def _task(self, claim: Claim) -> Task | None:
         member = self._join()
         entry = Entry(State.RUNNING, member.directory, claim.file, claim.name)
-        self._attempts[str(claim.name)] = begin()
+        attempt = begin()
         try:
             path = f"{member.directory}/{claim.file}"
             definition = claimed_definition(self._store, path, claim.name, claim.content)
-            return self._held(entry, definition)
+            task = Task(entry, definition, Outcomes(self._store), self)
+            self._holds[task.id] = task, attempt
+            return task
         except TaskError as error:
-            attempt = self._attempts.pop(str(claim.name))
             attempt.reason = str(error)
             attempt.detail = "content of its file:\n" + claim.content[:2000].decode(errors="replace")
             self._finish(claim.file, entry, attempt, "failed")
             return self.get(0.0)
 
-    def _held(self, entry: Entry, definition: Definition) -> Task:
-        task = self._tasks[entry.name.first] = Task(entry, definition, Outcomes(self._store), self)
-        return task
-
     def held(self, task_id: int) -> Task | None:
         """The task of this id that this process holds."""
         self._part_from_parent()
-        return self._tasks.get(task_id)
+        return self._holds[task_id][0] if task_id in self._holds else None
 
     def end(self, entry: Entry, state: State, err: int | None, message: str) -> bool:
         """End a loose task that nobody runs, as somebody says that it has ended; False when somebody else moved it first.
@@ -190,17 +186,15 @@ class Holder:
             self._set_state(task, state, err, None if message is None else str(message))
 
     def _set_state(self, task: Task, state: State, err: int | None, message: str | None) -> None:
-        name = task.entry.name
-        attempt = self._attempts.get(str(name))
-        if attempt is None:
+        held = self._holds.get(task.id)
+        if held is None or held[0] is not task:
             raise TaskError(f"task {task.id} is not held here any more", "its state was set before")
+        attempt = held[1]
         attempt.elapsed_s = time.monotonic() - attempt.started
         attempt.exit_code, attempt.reason = err, message
         kind = {State.PENDING: "interrupted"}.get(state, state.directory)
         there = self._finish(task.entry.file, task.entry, attempt, kind, task)
-        del self._attempts[str(name)]  # not before: on a full disk it can be set again once there is room
-        if self._tasks.get(task.id) is task:
-            del self._tasks[task.id]
+        del self._holds[task.id]  # not before: on a full disk it can be set again once there is room
         if not there:
             raise TaskError(f"task {task.id} is not held here any more", "this process was declared dead, or somebody moved it")
         task.state = state

@@ -15,7 +15,7 @@ from typing import Any
 
 from fsqdo import merged
 from fsqdo.errors import StorageError, TaskError
-from fsqdo.names import TaskName, parse_task, shard_name
+from fsqdo.names import parse_task
 from fsqdo.outcome import Outcome
 from fsqdo.store import Appender, Store
 from fsqdo.task import Definition
@@ -165,7 +165,7 @@ def last_lines(store: Store, worker: str, keys: set[bytes]) -> dict[bytes, bytes
     """
     found: dict[bytes, bytes] = {}
     for line in _lines_back(store, worker):
-        if _OURS.match(line) and line[len(_KEY) : line.find(b'"', len(_KEY))] not in keys:
+        if _OURS.match(line) and _key(line) not in keys:
             continue
         key = _ended(line)
         if key in keys and key not in found:
@@ -180,7 +180,7 @@ def begun(store: Store, worker: str, wanted: Iterable[str]) -> set[str]:
     keys, found = {name.encode() for name in wanted}, set[bytes]()
     for line in _lines_back(store, worker):
         if _OURS.match(line):
-            key = line[len(_KEY) : line.find(b'"', len(_KEY))]
+            key = _key(line)
         else:
             outcome = Outcome.from_json(line)
             key = b"" if outcome is None else outcome.name.encode()
@@ -191,13 +191,18 @@ def begun(store: Store, worker: str, wanted: Iterable[str]) -> set[str]:
     return {key.decode() for key in found}
 
 
+def _key(line: bytes) -> bytes:
+    """The name that a line as we write it begins with."""
+    return line[len(_KEY) : line.find(b'"', len(_KEY))]
+
+
 def _ended(line: bytes) -> bytes:
     """The name of the attempt whose end a line tells; b"" for any other line."""
     if _STARTED.match(line):
         return b""
     # As we write it, to its end and with nothing nested in it: then it need not be read to be believed.
     if _ENDED.match(line) and line.endswith(b"}") and line.count(b"{") == 1:
-        return line[len(_KEY) : line.find(b'"', len(_KEY))]
+        return _key(line)
     outcome = Outcome.from_json(line)
     return outcome.name.encode() if outcome is not None and outcome.ended else b""
 
@@ -330,8 +335,3 @@ def _story(store: Store, definition: Definition | None, outcome: Outcome, detail
     if detail and not (lines and lines[-1].strip() and lines[-1].strip() == detail.rstrip().rpartition("\n")[2].strip()):
         lines += ["", detail.rstrip()]
     return "\n".join(lines) + "\n"
-
-
-def failed_path(name: TaskName, worker: str) -> str:
-    """Where a task that failed goes, relative to the queue; `name` is the one with f raised."""
-    return f"failed/{shard_name(name.id)}/{name}@{worker}.json"

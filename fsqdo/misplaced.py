@@ -16,7 +16,8 @@ from fsqdo.journal import of_task, story_path
 from fsqdo.names import (
     PackName,
     TaskName,
-    holds,
+    is_place,
+    is_waiting_dir,
     moved_by_hand,
     parse_bundle,
     parse_entry,
@@ -24,7 +25,6 @@ from fsqdo.names import (
     parse_shard,
     parse_task,
     shard_name,
-    waiting_dir,
 )
 from fsqdo.requirements import look_again, options_of, pending_place, place
 from fsqdo.store import Entry, Store
@@ -107,7 +107,7 @@ def _below(store: Store, state: State, directory: str, listed: list[str], depth:
     for file in sorted(listed):
         name = parse_entry(file)
         if name is not None:
-            if not _is_place(directory, name) and (isinstance(name, TaskName) or state not in (State.SUCCEEDED, State.FAILED)):
+            if not is_place(directory, name) and (isinstance(name, TaskName) or state not in (State.SUCCEEDED, State.FAILED)):
                 yield Entry(state, directory, file, name)
         elif depth and not file.endswith(_NO_DIRECTORIES) and not _is_left_alone(directory, file):
             path = f"{directory}/{file}"
@@ -126,29 +126,7 @@ def _is_left_alone(directory: str, file: str) -> bool:
     if directory == "succeeded":
         shard = parse_shard(file)
         return shard is not None and shard.round is not None
-    return directory.startswith("waiting/") and _is_requirement(directory, file)
-
-
-def _is_requirement(directory: str, file: str) -> bool:
-    return file.isascii() and file.isdigit() and waiting_dir(int(file)) == f"{directory}/{file}"
-
-
-def _is_place(directory: str, name: TaskName | PackName) -> bool:
-    """Whether a name is in a state in this directory, and would be found there by its id."""
-    match directory.split("/"):
-        case ["pending", priority]:
-            return parse_priority(priority) is not None
-        case ["pending", priority, bundle]:
-            return parse_priority(priority) is not None and holds(bundle, name)
-        case ["waiting", "until", when]:
-            return when.isascii() and when.isdigit()
-        case ["waiting", shard, requirement]:
-            return _is_requirement(f"waiting/{shard}", requirement)
-        case ["succeeded" | "failed" | "killed", shard]:
-            return shard == shard_name(name.first)
-        case ["killed", shard, bundle]:
-            return shard == shard_name(name.first) and holds(bundle, name)
-    return False
+    return directory.startswith("waiting/") and is_waiting_dir(f"{directory}/{file}", file)
 
 
 def _is_called_like_a_directory(file: str) -> bool:

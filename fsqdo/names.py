@@ -13,12 +13,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection
-from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from fsqdo.errors import InputError, short
-from fsqdo.ids import shard_of
+from fsqdo.ids import SHARD_SIZE, shard_of
 
 WORKER_FILE = "worker.json"
 NOTES_STARTS = "notes_starts"  # in it: the journal has a line for each attempt that began
@@ -41,14 +39,6 @@ _OPENING = re.compile(r"(.+)@(-?[0-9]{1,9})(?:w([0-9]{1,18})|(k))?(\.drop)?\Z")
 _COUNTER = re.compile(r"([rfispm])([0-9]{1,9})")
 _SHARD = re.compile(r"[0-9]{6,15}\Z")
 _PACKED_SHARD = re.compile(r"([0-9]{6,15})\.p([0-9]{1,9})(?:\.all\.([A-Za-z0-9]+)|\.n([0-9]{1,9})\.jsonl)?\Z")
-# For counting: whole directories at once, each name between two slashes, which cannot be in them. There is but one way in which
-# a name can match, so one that does not costs no more.
-_ENTRIES = re.compile(
-    r"(?:/[0-9]{9,18}(?:\.(?:[rfispm][0-9]{1,9})+)?(?:\.json|@(?!\.json/)[A-Za-z0-9_.-]+)/"
-    r"|/[0-9]{9,18}-[0-9]{9,18}(?:[.@][^/]*)?\.pack/)*"
-)
-_MARKERS = re.compile(r"(?<![^/])([0-9]{9})-([0-9]{9})\.pack(?=/)")
-_COUNTS = re.compile(r"(?<![^/])[0-9]{6,15}\.p[0-9]{1,9}\.n([0-9]{1,9})\.jsonl(?=/)")
 _NEXT_ID = re.compile(r"([0-9]{9,18})\.([A-Za-z0-9]+)\Z")
 _PRIORITY = re.compile(r"(?:0|-?[1-9][0-9]{0,8})\Z")  # as it is written, so that a number has one directory
 _QUEUE_NAME = re.compile(r"\w[\w.+=,@%-]*\Z")
@@ -60,9 +50,6 @@ _NAME_IN_LINE = b'{"name":"'
 
 _MOST_DIGITS = 12  # of a time
 MAX_PRIORITY = 999_999_999
-_FEW = 16
-_KINDS = 6  # of names in a directory: the tasks of each worker are one
-_SAME_DIGIT = {ord(digit): "0" for digit in "123456789"}
 
 
 def _counter_text(r: int, f: int, i: int, s: int, priority: int | None) -> str:
@@ -252,7 +239,7 @@ def parse_bundle(name: str) -> PackName | None:
     return None if name.endswith(".pack") else _parse_pack(name)
 
 
-def holds(bundle: str, name: TaskName | PackName) -> bool:
+def _holds(bundle: str, name: TaskName | PackName) -> bool:
     """Whether a directory is a bundle in which this name would be looked for."""
     parsed = parse_bundle(bundle)
     return parsed is not None and parsed.first <= name.first and name.last <= parsed.last
@@ -261,75 +248,6 @@ def holds(bundle: str, name: TaskName | PackName) -> bool:
 def parse_entry(name: str) -> TaskName | PackName | None:
     """Read the name of a task's file or of a marker."""
     return parse_task(name) if name.endswith(".json") else parse_marker(name)
-
-
-def size_of(files: Collection[str], spent: str = "") -> int:
-    """Number of tasks that the names of a directory stand for, as `parse_entry` reads them; but for the marker `spent`.
-
-    Where all are as they usually are, a few expressions see so at once: a status is little more than its listings.
-    """
-    # Each name between two slashes, which no name has in it: so what is looked for is nothing but a whole name.
-    text = f"/{'//'.join(files)}/"
-    tasks, others = _count_alike(text)
-    if ".json/" in others:  # too many kinds of names
-        others = text
-        if _ENTRIES.fullmatch(text) is not None:
-            tasks = text.count(".json/")
-        else:
-            tasks = sum(parse_task(file) is not None for file in files if file.endswith(".json"))
-    if not others:
-        return tasks
-    few = others.count(".pack/") < _FEW
-    markers = _ending_in_pack(text) if few else [file for file in files if file.endswith(".pack")]
-    plain = _MARKERS.findall("/".join(markers) + "/")
-    if len(plain) == len(markers) and spent not in markers and all(first <= last for first, last in plain):
-        return tasks + sum(int(last) - int(first) + 1 for first, last in plain)
-    return tasks + sum(pack.size for file in markers if file != spent and (pack := parse_marker(file)) is not None)
-
-
-def _count_alike(text: str) -> tuple[int, str]:
-    """Number of names of tasks' files, where these are alike but for their digits; and what is left of the text without them.
-
-    Which digit it is makes no difference to whether a name is one, so a kind is read once and its names are only counted.
-    Where there are too many kinds, some are left.
-    """
-    text = text.translate(_SAME_DIGIT)
-    tasks = 0
-    for _ in range(_KINDS):
-        end = text.find(".json/")
-        if end < 0:
-            break
-        kind = text[text.rfind("/", 0, end) : end + len(".json/")]
-        others = text.replace(kind, "")
-        if _is_task(kind[1:-1]):
-            tasks += (len(text) - len(others)) // len(kind)
-        text = others
-    return tasks, text
-
-
-@lru_cache(maxsize=64)
-def _is_task(name: str) -> bool:
-    return parse_task(name) is not None
-
-
-def _ending_in_pack(text: str) -> list[str]:
-    """Those of some names, each between two slashes, that end in .pack: there are few."""
-    found, end = [], text.find(".pack/")
-    while end >= 0:
-        found.append(text[text.rfind("/", 0, end) + 1 : end + len(".pack")])
-        end = text.find(".pack/", end + 1)
-    return found
-
-
-def size_of_packed(files: Collection[str]) -> tuple[int, list[str]]:
-    """Number of tasks in the packed shards among the names of a final state; and the other names."""
-    packed = [file for file in files if file.endswith(".jsonl")]
-    counts = _COUNTS.findall("/".join(packed) + "/")
-    if len(counts) == len(packed):
-        return sum(map(int, counts)), [file for file in files if not file.endswith(".jsonl")]
-    known = [(file, parse_shard(file)) for file in files]
-    total = sum(parsed.tasks for _, parsed in known if parsed is not None and parsed.tasks is not None)
-    return total, [file for file, parsed in known if parsed is None or parsed.tasks is None]
 
 
 def shard_name(task_id: int) -> str:
@@ -461,22 +379,42 @@ def parse_priority(name: str) -> int | None:
     return int(name) if _PRIORITY.match(name) else None
 
 
-def state_of_place(path: str, task_id: int) -> str:
-    """The state's directory, where a path (relative to the queue) is one at which this task can be in that state; else ""."""
-    *directories, file = path.split("/")
-    name = parse_task(file)
-    if name is None or name.id != task_id:
-        return ""
-    match directories:
-        case ["pending", priority] if parse_priority(priority) is not None:
-            return "pending"
-        case ["pending", priority, bundle] if parse_priority(priority) is not None and holds(bundle, name):
-            return "pending"
-        case ["waiting", "until", when] if when.isascii() and when.isdigit() and len(when) <= _MOST_DIGITS:
-            return "waiting"
-        case ["succeeded" | "failed" | "killed" as state, shard] if shard == shard_name(task_id):
-            return state
-    return ""
+def succeeded_path(name: TaskName, key: str, worker: str) -> str:
+    """Where a task goes that succeeded, relative to the queue; `key` is `str(name)`, which the caller has."""
+    return f"succeeded/{name.id // SHARD_SIZE:06d}/{key}@{worker}.json"
+
+
+def failed_path(name: TaskName, worker: str) -> str:
+    """Where a task that failed goes, relative to the queue; `name` is the one with f raised."""
+    return f"failed/{shard_name(name.id)}/{name}@{worker}.json"
+
+
+def killed_path(name: TaskName) -> str:
+    """Where a killed task goes, relative to the queue; under a fresh name, for somebody may move it back to where it was."""
+    return f"killed/{shard_name(name.id)}/{moved_by_hand(name).file}"
+
+
+def is_place(directory: str, name: TaskName | PackName) -> bool:
+    """Whether a name is in a state in this directory (relative to the queue), and would be found there by its id."""
+    match directory.split("/"):
+        case ["pending", priority]:
+            return parse_priority(priority) is not None
+        case ["pending", priority, bundle]:
+            return parse_priority(priority) is not None and _holds(bundle, name)
+        case ["waiting", "until", when]:
+            return when.isascii() and when.isdigit() and len(when) <= _MOST_DIGITS
+        case ["waiting", _, requirement]:
+            return is_waiting_dir(directory, requirement)
+        case ["succeeded" | "failed" | "killed", shard]:
+            return shard == shard_name(name.first)
+        case ["killed", shard, bundle]:
+            return shard == shard_name(name.first) and _holds(bundle, name)
+    return False
+
+
+def is_waiting_dir(directory: str, requirement: str) -> bool:
+    """Whether a directory, of this name, is the one under which the tasks that wait for this requirement are filed."""
+    return requirement.isascii() and requirement.isdigit() and waiting_dir(int(requirement)) == directory
 
 
 def load_name(first: int, last: int) -> str:

@@ -22,8 +22,9 @@ from fsqdo.errors import TaskError
 from fsqdo.finals import Finals
 from fsqdo.ids import SHARD_SIZE
 from fsqdo.mounts import is_ours_alone
-from fsqdo.names import ShardEntry, TaskName, all_file, is_all_file, name_in_line, new_token, parse_shard, parse_task, size_of
+from fsqdo.names import ShardEntry, TaskName, all_file, is_all_file, name_in_line, new_token, parse_shard, parse_task
 from fsqdo.packs import definition_from
+from fsqdo.sizes import size_of
 from fsqdo.store import Store
 from fsqdo.task import FINAL_STATES, State
 

@@ -6,11 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from fsqdo.ids import SHARD_SIZE
-from fsqdo.journal import failed_path
-from fsqdo.names import TaskName, failed_once_more, interrupted_once_more, stopped_once_more
+from fsqdo.names import (
+    TaskName,
+    failed_once_more,
+    failed_path,
+    interrupted_once_more,
+    killed_path,
+    stopped_once_more,
+    succeeded_path,
+)
 from fsqdo.outcome import Outcome
-from fsqdo.recovery import killed_path
 from fsqdo.requirements import pending_place, returned_place
 from fsqdo.rules import action_table, end_of, numbers_of
 from fsqdo.settings import Settings
@@ -53,11 +58,6 @@ class Attempt:
 def begin(slot: int | None = None) -> Attempt:
     """An attempt that begins now."""
     return Attempt(utc_now(), time.monotonic(), slot=slot)
-
-
-def succeeded_path(name: TaskName, key: str, worker: str) -> str:
-    """Where a task goes that succeeded; `key` is `str(name)`."""
-    return f"succeeded/{name.id // SHARD_SIZE:06d}/{key}@{worker}.json"
 
 
 def decide(name: TaskName, key: str, options: Options, settings: Settings, worker: str, attempt: Attempt, kind: str) -> Outcome:

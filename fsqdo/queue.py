@@ -255,11 +255,13 @@ class Queue:
 
         known: dict[int, int] | None = None
         if dedupe:
+            from fsqdo.unpacking import refuse_damage
+
             known = {}
             for task in self.iter_tasks():
                 if not task.error:
                     known.setdefault(inputs.key_of(task.task), -task.id)
-            self._refuse_damage("nothing was loaded")
+            refuse_damage(self.store, "nothing was loaded")
         chunks = inputs.open_source(source)
         lines = inputs.Lines(chunks, inputs.source_name(source), as_json=json)
         try:
@@ -360,22 +362,11 @@ class Queue:
             In the end, where a packed file is damaged.
         """
         from fsqdo.show import results
+        from fsqdo.unpacking import refuse_damage
 
         self.store.top()
         yield from results(self.store)
-        self._refuse_damage("all other results were given")
-
-    def _refuse_damage(self, done: str) -> None:
-        """Say that packed files hold fewer tasks than their names say, as far as they were read: what they held is not known.
-
-        Raises
-        ------
-        TaskError
-        """
-        if self.store.damaged:
-            from fsqdo.unpacking import MEND
-
-            raise TaskError("; ".join(self.store.damaged.values()), f"{MEND}; {done}")
+        refuse_damage(self.store, "all other results were given")
 
     def status(self) -> dict[str, Any]:
         """Name, user, state (Active, Paused), number of tasks by state, number of blocked ones.
@@ -463,9 +454,11 @@ class Queue:
 
     def rerun(self, id: object = None, *, dry_run: bool = False, **select: Any) -> int:
         """Move tasks in final states back to pending, or to waiting where they require one that is rerun, too; how many."""
+        from fsqdo.unpacking import refuse_damage
+
         states = (State.SUCCEEDED, State.FAILED, State.KILLED)
         number = int(self._bulk().reset(self._selector(id, select), states, dry_run))
-        self._refuse_damage(f"{number} other tasks {'would be' if dry_run else 'were'} reset")
+        refuse_damage(self.store, f"{number} other tasks {'would be' if dry_run else 'were'} reset")
         return number
 
     def kill(

@@ -18,9 +18,9 @@ from fsqdo.errors import StorageError
 from fsqdo.failures import Failures
 from fsqdo.ids import SHARD_SIZE
 from fsqdo.member import Member
-from fsqdo.names import waiting_dir
+from fsqdo.names import succeeded_path, waiting_dir
 from fsqdo.outcome import ENDS, Outcome, success_line
-from fsqdo.policy import KILLED, Attempt, decide, succeeded_path
+from fsqdo.policy import KILLED, Attempt, decide
 from fsqdo.recovery import put_away
 from fsqdo.store import Store
 from fsqdo.task import Definition

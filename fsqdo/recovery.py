@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fsqdo import leftovers, requirements, unpacking
 from fsqdo.errors import FormatError, FsqdoError, StorageError, TaskError
-from fsqdo.journal import begun, failed_path, lookup, write_story
+from fsqdo.journal import begun, lookup, write_story
 from fsqdo.liveness import Observer
 from fsqdo.names import (
     DRAIN,
@@ -20,16 +20,17 @@ from fsqdo.names import (
     WORKER_FILE,
     TaskName,
     failed_once_more,
+    failed_path,
     interrupted_once_more,
+    is_place,
     is_worker_name,
-    moved_by_hand,
+    killed_path,
     new_token,
     parse_opening,
     parse_task,
     parse_unpacking,
-    shard_name,
-    state_of_place,
     stopped_once_more,
+    succeeded_path,
 )
 from fsqdo.outcome import ENDS, Outcome
 from fsqdo.packs import definition_from, drop, has_second_name
@@ -40,11 +41,11 @@ from fsqdo.texts import utc_now
 
 _ROUNDS = 8
 _PLACES = {
-    "succeeded": ("succeeded",),
-    "failed": ("failed",),
-    "killed": ("killed",),
-    "retry": ("pending", "waiting"),
-    "interrupted": ("pending",),
+    "succeeded": ("succeeded/",),
+    "failed": ("failed/",),
+    "killed": ("killed/",),
+    "retry": ("pending/", "waiting/until/"),
+    "interrupted": ("pending/",),
 }
 
 
@@ -220,11 +221,26 @@ def _settle(store: Store, left: _Left) -> bool:
 
 def _sound(outcome: Outcome | None, name: TaskName, worker: str) -> Outcome | None:
     """An outcome, its `to` made a place for this task where another program wrote one that is none; None where it goes back."""
-    if outcome is None or state_of_place(outcome.to, name.id) in _PLACES[outcome.outcome]:
+    if outcome is None or _is_place_for(outcome, name.id):
         return outcome
-    to = {"succeeded": f"succeeded/{shard_name(name.id)}/{name}@{worker}.json", "killed": killed_path(name)}
-    to["failed"] = failed_path(failed_once_more(name), worker)
-    return outcome._replace(to=to[outcome.outcome]) if outcome.outcome in to else None
+    places = {
+        "succeeded": succeeded_path(name, str(name), worker),
+        "failed": failed_path(failed_once_more(name), worker),
+        "killed": killed_path(name),
+    }
+    return outcome._replace(to=places[outcome.outcome]) if outcome.outcome in places else None
+
+
+def _is_place_for(outcome: Outcome, task_id: int) -> bool:
+    """Whether `to` is where this task can be after such an end."""
+    directory, _, file = outcome.to.rpartition("/")
+    name = parse_task(file)
+    return (
+        name is not None
+        and name.id == task_id
+        and outcome.to.startswith(_PLACES[outcome.outcome])
+        and is_place(directory, name)
+    )
 
 
 def _still_there(store: Store, src: str) -> bool:
@@ -246,11 +262,6 @@ def _was_second_name(store: Store, src: str, name: TaskName) -> bool:
         if not _still_there(store, src):
             return True  # RACE: another recovery took it
     raise StorageError(OSError(errno.EIO, "a file with two names cannot be moved"), "rename", store.path(src))
-
-
-def killed_path(name: TaskName) -> str:
-    """Where a killed task goes, relative to the queue; under a fresh name, for somebody may move it back to where it was."""
-    return f"killed/{shard_name(name.id)}/{moved_by_hand(name).file}"
 
 
 def complete(store: Store, src: str, outcome: Outcome, definition: Definition | None = None, detail: str = "") -> bool:

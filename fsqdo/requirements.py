@@ -169,7 +169,7 @@ def _leaving(store: Store, entry: Entry, task_id: int, succeeded: bool) -> _Leav
     content = b""
     try:
         if isinstance(entry.name, TaskName):
-            read = store.read(entry.path)
+            read = store.read(entry.path, sure=False)
             if read is None:
                 return None  # RACE: another promoter moved it between the listing and the look
             content = read

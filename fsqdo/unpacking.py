@@ -20,9 +20,27 @@ from fsqdo.task import Definition, State
 _TOP = State.SUCCEEDED.directory
 OWN_FILE = all_file("taken")
 MEND = "mend it with an editor: loads/ has the tasks, outcomes/ how they ended"
+
 _LOOKS = 60
 _PAUSE_S = 5.0
 _SHORT_PAUSE_S = 0.1
+
+
+def refuse_damage(store: Store, done: str) -> None:
+    """Say that packed files hold fewer tasks than their names say, as far as they were read: what they held is not known.
+
+    Parameters
+    ----------
+    done
+        What was done for all others.
+
+    Raises
+    ------
+    TaskError
+        Where there are any.
+    """
+    if store.damaged:
+        raise TaskError("; ".join(store.damaged.values()), f"{MEND}; {done}")
 
 
 def unpack(store: Store, worker: str, packed: ShardEntry) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import fsqdo
-from fsqdo.names import parse_entry, parse_shard, size_of, size_of_packed
+from fsqdo.names import parse_entry, parse_shard
+from fsqdo.sizes import size_of, size_of_packed
 from fsqdo.store.system import System
 from tests import big
 from tests.checker import read_queue

@@ -183,13 +183,20 @@ def test_of_what_failed_keeps_its_story(queue: fsqdo.Queue, seam: System) -> Non
 
 
 # ---------------------------------------------------------------- what cannot be read, or written
-def test_an_index_that_cannot_be_read_ends_no_worker(root: Path) -> None:
+@pytest.fixture
+def to_be_packed(root: Path) -> fsqdo.Queue:
+    """A queue with a shard that has ended, and is loose still."""
     queue = fsqdo.create("Q", pack=False)
     queue.add_multiple(list(range(999)))
     queue.add(0)
     queue.do(func=lambda task: None, report=quiet)
     queue.close()
     queue.configure(pack=True)
+    return fsqdo.connect("Q")
+
+
+def test_an_index_that_cannot_be_read_ends_no_worker(to_be_packed: fsqdo.Queue) -> None:
+    queue = to_be_packed
     queue.tidy()
     queue = fsqdo.connect("Q")
     queue.unpack()
@@ -215,14 +222,8 @@ def test_what_is_unreadable_of_a_dead_worker_ends_nobody(queue: fsqdo.Queue, mon
     assert "outcomes/w.jsonl" in said[0]
 
 
-def test_tidy_on_a_full_disk_removes_the_litter_that_fills_it(root: Path, seam: System) -> None:
-    queue = fsqdo.create("Q", pack=False)
-    queue.add_multiple(list(range(999)))
-    queue.add(0)
-    queue.do(func=lambda task: None, report=quiet)
-    queue.close()
-    queue.configure(pack=True)
-    queue = fsqdo.connect("Q")
+def test_tidy_on_a_full_disk_removes_the_litter_that_fills_it(to_be_packed: fsqdo.Queue, seam: System) -> None:
+    queue = to_be_packed
     litter = Path(queue.directory, "tmp/left")
     litter.mkdir()
     (litter / "spool").write_bytes(b"x" * 1000)

@@ -10,7 +10,6 @@ import click
 
 from fsqdo.cli.options import command, json_option, queue_argument, selection, selector
 from fsqdo.cli.output import fields, json_line, printable, say, task_text, write_lines
-from fsqdo.errors import TaskError
 
 
 @command(
@@ -39,14 +38,13 @@ def tasks_command(queue: str, limit: int | None, long: bool, only_ids: bool, as_
     --json gives it exactly.
     """
     from fsqdo.queue import connect
-    from fsqdo.unpacking import MEND
+    from fsqdo.unpacking import refuse_damage
 
     header, line = _form(long, only_ids, as_json)
     there = connect(queue)
     rows: Iterator[Any] = there.iter_tasks(limit=limit, **selection(selected))
     write_lines(_headed(header, map(line, rows)))
-    if there.store.damaged:
-        raise TaskError("; ".join(there.store.damaged.values()), MEND)
+    refuse_damage(there.store, "all others are listed")
 
 
 def _headed(header: str, lines: Iterator[str]) -> Iterator[str]:

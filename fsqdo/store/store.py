@@ -18,6 +18,7 @@ from fsqdo.errors import FormatError, QueueExistsError, QueueNotFoundError, Stor
 from fsqdo.ids import SHARD_SIZE, IdSet, bits_of, shard_of
 from fsqdo.names import PackName, ShardEntry, TaskName, new_token
 from fsqdo.settings import Settings
+from fsqdo.sizes import size_of, size_of_packed
 from fsqdo.store.system import fs
 from fsqdo.store.tree import Tree, is_shared, make_directory
 from fsqdo.task import Definition, State
@@ -429,7 +430,7 @@ class Store(Tree):
         waiting = self.names("waiting")
         counts[State.WAITING] = sum(self._count_bundled(directory) for _, directory in self._watched(waiting))
         if "until" in waiting:
-            counts[State.WAITING] += sum(names.size_of(self.ls(directory) or ()) for _, directory in self.delayed())
+            counts[State.WAITING] += sum(size_of(self.ls(directory) or ()) for _, directory in self.delayed())
         kept["running"] = self.ls("running") or []
         for directory in _holders_among({"running": kept["running"], "recovering": self.ls("recovering") or []}):
             self._count_held(directory, counts)
@@ -439,7 +440,7 @@ class Store(Tree):
 
     def _count_bundled(self, directory: str, kept: dict[str, list[str]] | None = None) -> int:
         listed = self.ls(directory) or []
-        total = names.size_of(listed)
+        total = size_of(listed)
         bundles = [file for file in listed if not file.endswith((".pack", ".json"))]
         lowest = "" if kept is None or not bundles else min(bundles)
         if kept is not None:
@@ -449,7 +450,7 @@ class Store(Tree):
                 inside = self.ls(f"{directory}/{file}") or []
                 if kept is not None and file == lowest:
                     kept[f"{directory}/{file}"] = inside
-                total += names.size_of(inside, spent=f"{file}.pack")
+                total += size_of(inside, spent=f"{file}.pack")
         return total
 
     def _count_held(self, directory: str, counts: dict[State, int]) -> None:
@@ -467,7 +468,7 @@ class Store(Tree):
     def _count_final(self, state: State) -> int:
         total = 0
         for _ in range(_LOOKS):
-            total, rest = names.size_of_packed(self.ls(state.directory) or ())
+            total, rest = size_of_packed(self.ls(state.directory) or ())
             counted = [self._count_shard(state, file) for file in rest]
             total += sum(number for number, _ in counted)
             if all(there for _, there in counted):
@@ -483,7 +484,7 @@ class Store(Tree):
             found, there = self._shard(state, parsed, file, None, set())
             return len(found), there
         listed = self.ls(f"{state.directory}/{file}")
-        return names.size_of(listed or ()), listed is not None
+        return size_of(listed or ()), listed is not None
 
     def find(self, task_id: int) -> Entry | None:
         """Where a task is; None when it is nowhere (looked for three times, since tasks move during a look)."""

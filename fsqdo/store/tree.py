@@ -89,8 +89,14 @@ class Tree:
         """List a directory, sorted; a missing one has no names."""
         return sorted(self.ls(relative) or ())
 
-    def read(self, relative: str) -> bytes | None:
-        """Read a whole file; None when there is none: by two answers, since for one wrong one what is in it would not count.
+    def read(self, relative: str, sure: bool = True) -> bytes | None:
+        """Read a whole file; None when there is none.
+
+        Parameters
+        ----------
+        sure
+            Believe that only when it is not listed either: for one wrong answer what is in it would not count. False where that
+            costs a later look at most, and others take what is read there all the time.
 
         Raises
         ------
@@ -103,7 +109,7 @@ class Tree:
                 fd = fs.open(path, _READ)
             except OSError as error:
                 directory, _, name = relative.rpartition("/")
-                if error.errno in GONE and attempt < 2 and name in (self.ls(directory) or ()):
+                if sure and error.errno in GONE and attempt < 2 and name in (self.ls(directory) or ()):
                     continue
                 if error.errno in (*GONE, errno.ENOTDIR):
                     return None
